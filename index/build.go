@@ -1,0 +1,153 @@
+package index
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+
+	"imgfs/index/inflate"
+)
+
+// Want is what a layer is expected to be.
+type Want struct {
+	Blob   digest.Digest // "" if not known: then the index has the sha256
+	Size   int64         // of the blob in bytes; negative if not known
+	DiffID digest.Digest // "" if not known: then the index has the sha256
+}
+
+// Build reads a layer's blob from r, once and to its end, and writes its index to w as it goes. The memory it takes doesn't depend on
+// the size of the layer, but for about 100 bytes a span. What has been written counts only if there is no error.
+//
+// The same blob gives the same index, byte for byte, as long as the program isn't built with another version
+// of this package or of its compressor.
+//
+// Errors: a *MismatchError if the layer isn't the one that is wanted; one that wraps ErrMalformed, an *EntryError where an entry
+// is to blame; one that wraps ErrUnsupported; or one that wraps what r and w failed with. A malformed blob that isn't the one that is
+// wanted gives a *MismatchError.
+func Build(r io.Reader, want Want, w io.Writer) error {
+	if err := want.check(); err != nil {
+		return err
+	}
+	in := newIntake(r, want)
+	err := build(in, want, w)
+	if err != nil && in.failed() == nil && isMalformed(err) {
+		if e := in.verify(); e != nil {
+			err = e
+		}
+	}
+	if m := (*MismatchError)(nil); err == nil || errors.As(err, &m) || errors.As(err, new(*EntryError)) {
+		return err
+	}
+	return fmt.Errorf("indexing layer %s: %w", want.Blob, err)
+}
+
+func (w *Want) check() error {
+	for _, d := range []digest.Digest{w.Blob, w.DiffID} {
+		if d == "" {
+			continue
+		}
+		if err := d.Validate(); err != nil {
+			return fmt.Errorf("digest %q: %w", d, err)
+		}
+	}
+	return nil
+}
+
+// isMalformed tells whether an error is about the blob's bytes.
+func isMalformed(err error) bool {
+	return errors.Is(err, ErrMalformed) || errors.Is(err, ErrUnsupported)
+}
+
+// A builder is one Build under way.
+type builder struct {
+	in     *intake
+	out    *writer
+	layer  digest.Digest
+	marked bool // there is a span whose digest isn't known yet
+}
+
+func build(in *intake, want Want, w io.Writer) error {
+	head := make([]byte, magicSize)
+	n, err := io.ReadFull(in, head)
+	if err := in.failed(); err != nil {
+		return err
+	}
+	format, err := sniff(head[:n])
+	if err != nil {
+		return err
+	}
+	out, err := newWriter(w, format)
+	if err != nil {
+		return err
+	}
+	b := &builder{in: in, out: out, layer: want.Blob}
+	scan := codecs[format].scan(io.MultiReader(bytes.NewReader(head[:n]), in), b.mark)
+	diff := algorithm(want.DiffID).Hash()
+	src := newSource(scan, diff)
+	if err := b.walk(src); err != nil {
+		return b.cause(err)
+	}
+	if err := b.closeSpan(8 * scan.End()); err != nil {
+		return err
+	}
+	if err := in.verify(); err != nil {
+		return err
+	}
+	t := &out.table
+	t.blob, t.size, t.diffID = in.digest(), in.size, digest.NewDigest(algorithm(want.DiffID), diff)
+	t.tarSize, t.end = src.off, scan.End()
+	if want.DiffID != "" && want.DiffID != t.diffID {
+		return &MismatchError{want.Blob, "diff ID", want.DiffID.String(), t.diffID.String()}
+	}
+	return out.finish()
+}
+
+// walk reads the whole tar.
+func (b *builder) walk(src *source) error {
+	w := newWalker(src, b.layer)
+	for {
+		e, err := w.next()
+		if err == io.EOF {
+			return src.drain()
+		}
+		if err != nil {
+			return err
+		}
+		if err := b.out.entry(e); err != nil {
+			return err
+		}
+	}
+}
+
+// cause finds what an error of the walk comes from.
+func (b *builder) cause(err error) error {
+	if e := b.in.failed(); e != nil {
+		return e
+	}
+	if errors.Is(err, inflate.ErrCorrupt) {
+		return fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	return err
+}
+
+// mark ends a span and starts the next.
+func (b *builder) mark(c inflate.Checkpoint) error {
+	if err := b.closeSpan(c.In); err != nil {
+		return err
+	}
+	b.marked = true
+	return b.out.checkpoint(&c)
+}
+
+// closeSpan sets the digest of the span before, now that its end is known as a bit of the blob.
+func (b *builder) closeSpan(end int64) (err error) {
+	if !b.marked {
+		return nil
+	}
+	s := &b.out.table.spans[len(b.out.table.spans)-1]
+	s.sum, err = b.in.pending.cut((end+7)/8, end/8)
+	return err
+}

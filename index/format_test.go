@@ -1,0 +1,373 @@
+package index
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"imgfs/index/inflate"
+)
+
+// smallLayer is a tar with all that entries can have, and a gzip of it with several spans, small as it is.
+func smallLayer(t testing.TB) (tar, blob []byte) {
+	t.Helper()
+	tar = join(
+		rawHeader{name: "dir/", typ: '5', mode: "0001777"}.block(),
+		pax(paxXattr+"user.a", "value", paxMtime, "-7.5", paxUID, "4294967294"), file("dir/file", "content"),
+		rawHeader{name: "link", link: "dir/file", typ: '2'}.block(),
+		rawHeader{name: "device", typ: '3', major: "0000005", minor: "0000001"}.block(),
+		sparse1("10", "2\n1\n2\n5\n3\n", "abcde"),
+		file("zeros", strings.Repeat("\x00", 4<<20)),
+		endOfTar,
+	)
+	return tar, gz(t, tar, 9)
+}
+
+func TestAnyChangedByteOfAnIndexIsNoticedOrHarmless(t *testing.T) {
+	tar, blobBytes := smallLayer(t)
+	good := mustBuild(t, blobBytes)
+	want, err := entriesOf(mustOpen(t, good))
+	check(t, err)
+	if n := mustOpen(t, good).NumSpans(); n < 3 {
+		t.Fatalf("%d spans", n)
+	}
+	bad := bytes.Clone(good)
+	for i := range good {
+		for _, flip := range []byte{1, 0x80, 0xff} {
+			bad[i] = good[i] ^ flip
+			x, err := Open(bytes.NewReader(bad), int64(len(bad)))
+			if err != nil {
+				if !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrStale) {
+					t.Fatalf("byte %d: %v", i, err)
+				}
+				continue
+			}
+			damaged, list := 0, []Entry(nil)
+			if list, err = entriesOf(x); errors.Is(err, ErrDamaged) {
+				damaged++
+			} else if err != nil || !cmp.Equal(list, want) {
+				t.Fatalf("byte %d: other entries, %v", i, err)
+			}
+			got := make([]byte, len(tar))
+			n, err := NewReader(x, &blob{bytes: blobBytes}, newMemory(0)).ReadAt(got, 0)
+			if errors.Is(err, ErrDamaged) {
+				damaged++
+			}
+			if !bytes.Equal(got[:n], tar[:n]) || n < len(tar) && !errors.Is(err, ErrDamaged) {
+				t.Fatalf("byte %d: other bytes, %v", i, err)
+			}
+			if damaged != 1 {
+				t.Fatalf("byte %d of %d: the change is seen %d times", i, len(good), damaged)
+			}
+		}
+		bad[i] = good[i]
+	}
+}
+
+func TestAnIndexCutShortOrTooLongIsDamaged(t *testing.T) {
+	_, blob := smallLayer(t)
+	good := mustBuild(t, blob)
+	for n := range good {
+		if _, err := Open(bytes.NewReader(good), int64(n)); !errors.Is(err, ErrDamaged) {
+			t.Fatalf("%d bytes: %v", n, err)
+		}
+		if _, err := Open(bytes.NewReader(good[:n]), int64(len(good))); !errors.Is(err, ErrDamaged) {
+			t.Fatalf("%d bytes of %d: %v", n, len(good), err)
+		}
+	}
+	long := append(bytes.Clone(good), 0)
+	if _, err := Open(bytes.NewReader(long), int64(len(long))); !errors.Is(err, ErrDamaged) {
+		t.Errorf("a byte too many: %v", err)
+	}
+}
+
+func TestAnIndexOfAnotherVersionIsStale(t *testing.T) {
+	_, blob := smallLayer(t)
+	b := mustBuild(t, blob)
+	binary.LittleEndian.PutUint32(b[len(magic):], version+1)
+	if _, err := Open(bytes.NewReader(b), int64(len(b))); !errors.Is(err, ErrStale) {
+		t.Error(err)
+	}
+}
+
+func TestOpenFailsWithWhatTheFileFailsWith(t *testing.T) {
+	broken := errors.New("disk is broken")
+	if _, err := Open(failingReaderAt{broken}, 1000); !errors.Is(err, broken) || errors.Is(err, ErrDamaged) {
+		t.Error(err)
+	}
+}
+
+type failingReaderAt struct{ err error }
+
+func (f failingReaderAt) ReadAt([]byte, int64) (int, error) { return 0, f.err }
+
+// A table that is damaged in a way that its digest doesn't tell must not lead outside of the file, the blob or the tar.
+func TestImpossibleTablesAreRefused(t *testing.T) {
+	_, blob := smallLayer(t)
+	x := mustOpen(t, mustBuild(t, blob))
+	body := x.t.spans[len(x.t.spans)-1].state.off + 1<<20
+	tests := map[string]func(x *table){
+		"format":                       func(x *table) { x.format = "rar" },
+		"blob digest":                  func(x *table) { x.blob = "sha256:1" },
+		"diff ID":                      func(x *table) { x.diffID = "" },
+		"size":                         func(x *table) { x.size = -1 },
+		"huge size":                    func(x *table) { x.size = 1 << 62 },
+		"tar size":                     func(x *table) { x.tarSize = -1 },
+		"tar size over the spans'":     func(x *table) { x.tarSize += maxSpan },
+		"end past the blob":            func(x *table) { x.end = x.size + 1 },
+		"end before the last span":     func(x *table) { x.end = 1 },
+		"number of entries":            func(x *table) { x.entries++ },
+		"piece before the body":        func(x *table) { x.pieces[0].off = headSize - 1 },
+		"piece after the body":         func(x *table) { x.pieces[0].off = 1 << 62 },
+		"piece over the end":           func(x *table) { x.pieces[0].len = 1 << 31 },
+		"huge piece":                   func(x *table) { x.pieces[0].raw = maxPiece + 1 },
+		"piece of nothing":             func(x *table) { x.pieces[0].len = 0 },
+		"more entries than fit":        func(x *table) { x.pieces[0].count = 1 << 20; x.entries = 1 << 20 },
+		"no spans":                     func(x *table) { x.spans = nil },
+		"first span not at the start":  func(x *table) { x.spans[0].in = 8 },
+		"first byte not at the start":  func(x *table) { x.spans[0].out = 1 },
+		"span before its predecessor":  func(x *table) { x.spans[1].out = x.spans[2].out + 1 },
+		"span before it in the blob":   func(x *table) { x.spans[1].in = x.spans[2].in + 16 },
+		"span past the tar":            func(x *table) { x.spans[2].out = x.tarSize + 1 },
+		"span past the blob":           func(x *table) { x.spans[2].in = 8 * (x.end + 1) },
+		"member within a byte":         func(x *table) { x.spans[1].in |= 1; x.spans[1].state = stored{} },
+		"huge state":                   func(x *table) { x.spans[1].state.raw = maxState + 1 },
+		"state outside":                func(x *table) { x.spans[1].state.off = body },
+		"negative offset of a state":   func(x *table) { x.spans[1].state.off = -1 },
+		"span decoded over the bounds": func(x *table) { x.spans[1].out, x.spans[2].out, x.tarSize = 0, maxSpan+1, maxSpan+1 },
+	}
+	if _, err := parseTable(x.t.appendTo(nil), body); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range tests {
+		t.Run(name, func(t *testing.T) {
+			c := *x.t
+			c.pieces, c.spans = append([]piece(nil), c.pieces...), append([]span(nil), c.spans...)
+			change(&c)
+			if _, err := parseTable(c.appendTo(nil), body); !errors.Is(err, errTable) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestStatesSurviveTheirEncoding(t *testing.T) {
+	window := bytes.Repeat([]byte("w"), inflate.WindowSize)
+	for _, c := range []inflate.Checkpoint{
+		{},
+		{Window: window},
+		{Window: window[:1], Block: []byte("block"), BlockBit: 7},
+		{Block: window},
+	} {
+		b, err := appendState(nil, &c)
+		check(t, err)
+		var got inflate.Checkpoint
+		check(t, parseState(b, &got))
+		if !bytes.Equal(got.Window, c.Window) || !bytes.Equal(got.Block, c.Block) || got.BlockBit != c.BlockBit {
+			t.Errorf("%d bytes differ", len(b))
+		}
+	}
+	for _, bad := range []string{"", "\x00\x00", "\x08\x00\x00", "\x00\x02\x00a", "\x01\x00\x00", "\x00\x00\x00" + string(window) + "w"} {
+		if parseState([]byte(bad), &inflate.Checkpoint{}) == nil {
+			t.Errorf("%.10q is taken", bad)
+		}
+	}
+}
+
+// seal makes an index of a body and a table.
+func seal(body, table []byte) []byte {
+	return join(head(), body, table, trailer(table))
+}
+
+func TestADamagedPieceIsToldWhateverItsDigestSays(t *testing.T) {
+	for _, raw := range []string{
+		"",                              // nothing
+		"0\x01f",                        // cut short
+		strings.Repeat("\x00", 12),      // too long
+		"0\x81\x00f" + zeros(9),         // a number not in its shortest form
+		"0\xff\xff\xff\xff\x0f",         // a name longer than names can be
+		"0\x01f\x00\x80\x20" + zeros(7), // a mode over 12 bits
+		"0\x01f\x00\x00\x00\x00\x00\x00\x05\x00\x01\x00\x00\x06",       // an extent past the size
+		"0\x01f\x00\x00\x00\x00\x00\x00\x05\x00\x01\x00\x00\x00",       // an empty extent
+		"0\x01f\x00\x00\x00\x00\x00\x00\x05\x00\x01\x00\x01\x05",       // an extent before the tar
+		"0\x01f\x00\x00\x00\x00\x00\x00\x7f\x00\x01\x00\x00\x7f",       // an extent past the tar
+		"0\x01f\x00\x00\x00\x00\x00\x00\x00\x02\x01b\x00\x01a\x00\x00", // attributes out of order
+	} {
+		var body bytes.Buffer
+		w, err := newWriter(&body, Tar)
+		check(t, err)
+		s, err := w.store([]byte(raw))
+		check(t, err)
+		w.table.blob, w.table.diffID = wantOf(nil).Blob, wantOf(nil).Blob
+		w.table.size, w.table.tarSize, w.table.end = 100, 100, 100
+		w.table.spans = []span{{}}
+		w.table.pieces, w.table.entries = []piece{{s, 1}}, 1
+		b := seal(body.Bytes()[headSize:], w.table.appendTo(nil))
+		x, err := Open(bytes.NewReader(b), int64(len(b)))
+		if err == nil {
+			_, err = entriesOf(x)
+		}
+		if !errors.Is(err, ErrDamaged) {
+			t.Errorf("%q: %v", raw, err)
+		}
+	}
+}
+
+func zeros(n int) string { return strings.Repeat("\x00", n) }
+
+func TestEntriesMayStopEarly(t *testing.T) {
+	_, blob := smallLayer(t)
+	n := 0
+	for _, err := range mustOpen(t, mustBuild(t, blob)).Entries() {
+		check(t, err)
+		if n++; n == 2 {
+			break
+		}
+	}
+	if n != 2 {
+		t.Error(n)
+	}
+}
+
+func TestManyEntriesComeInPieces(t *testing.T) {
+	var parts [][]byte
+	for i := range 3*maxPieceEntries + 1 {
+		parts = append(parts, file(fmt.Sprint(i), ""))
+	}
+	b := join(parts...)
+	x := mustOpen(t, mustBuild(t, b))
+	if len(x.t.pieces) < 4 {
+		t.Errorf("%d pieces", len(x.t.pieces))
+	}
+	i := 0
+	for e, err := range x.Entries() {
+		check(t, err)
+		if e.Name != fmt.Sprint(i) {
+			t.Fatalf("%s, not %d", e.Name, i)
+		}
+		i++
+	}
+	if i != len(parts) {
+		t.Errorf("%d entries", i)
+	}
+}
+
+func TestTheLargestEntryFitsIntoAPiece(t *testing.T) {
+	var sparseMap, content strings.Builder
+	count := 0
+	for ; sparseMap.Len() < maxSpecial-50; count++ {
+		fmt.Fprintf(&sparseMap, "%d\n1\n", 2*count)
+		content.WriteByte('x')
+	}
+	b := sparse1(fmt.Sprint(4*count), fmt.Sprintf("%d\n%s", count, sparseMap.String()), content.String())
+	list, err := entriesOf(mustOpen(t, mustBuild(t, b)))
+	check(t, err)
+	if len(list) != 1 || len(list[0].Extents) != count {
+		t.Errorf("%d entries", len(list))
+	}
+}
+
+func FuzzIndex(f *testing.F) {
+	_, blobBytes := smallLayer(f)
+	good := mustBuild(f, blobBytes)
+	x := mustOpen(f, good)
+	table := x.t.appendTo(nil)
+	body := good[headSize : len(good)-len(table)-trailerSize]
+	f.Add(body, table)
+	f.Add(good, []byte{})
+	f.Add([]byte{}, table)
+	plain := mustBuild(f, join(file("f", "x"), endOfTar))
+	f.Add(plain[:100], plain[100:])
+	f.Fuzz(func(t *testing.T, body, table []byte) {
+		useIndex(t, body)
+		useIndex(t, seal(body, table))
+		t2, err := parseTable(table, headSize+int64(len(body)))
+		if err == nil && !bytes.Equal(t2.appendTo(nil), table) {
+			t.Error("parsed and encoded, the table differs")
+		}
+	})
+}
+
+// useIndex opens bytes as an index, and does with it what can be done: nothing may panic.
+func useIndex(t *testing.T, b []byte) {
+	x, err := Open(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		if !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrStale) {
+			t.Error(err)
+		}
+		return
+	}
+	if _, err := entriesOf(x); err != nil && !errors.Is(err, ErrDamaged) {
+		t.Error(err)
+	}
+	z := NewReader(x, &blob{bytes: make([]byte, 10000)}, newMemory(0))
+	for _, off := range []int64{0, x.TarSize() / 2, x.TarSize() - 1} {
+		if n, err := z.ReadAt(make([]byte, 10), max(off, 0)); n < 10 && err == nil {
+			t.Errorf("%d bytes and no error", n)
+		}
+	}
+}
+
+func FuzzEntries(f *testing.F) {
+	_, blob := smallLayer(f)
+	list, err := entriesOf(mustOpen(f, mustBuild(f, blob)))
+	check(f, err)
+	var c context
+	var piece []byte
+	for i := range list {
+		piece = c.appendEntry(piece, &list[i])
+	}
+	f.Add(piece, uint16(len(list)))
+	f.Fuzz(func(t *testing.T, piece []byte, count uint16) {
+		d := entryDecoder{s: string(piece), tarSize: 1 << 40}
+		list, err := d.entries(uint32(count))
+		if err != nil {
+			return
+		}
+		var c context
+		var again []byte
+		for i := range list {
+			again = c.appendEntry(again, &list[i])
+		}
+		if !bytes.Equal(again, piece) {
+			t.Errorf("decoded and encoded, %q is %q", piece, again)
+		}
+	})
+}
+
+func FuzzTar(f *testing.F) {
+	for _, b := range goTestdata(f) {
+		if len(b) < 20000 {
+			f.Add(b)
+		}
+	}
+	f.Add(sparse1("10", "2\n1\n2\n5\n3\n", "abcde"))
+	f.Add(sparse01("10", "2", "1,2,5,3", "abcde"))
+	f.Add(sparseOld(oldTail(1, "12", "1", "2", "5", "3"), "abcde"))
+	f.Add(join(pax(paxPath, "a", paxMtime, "-1.5", paxXattr+"a", "b", paxXattrArchive+"c", "aGk"), file("f", "x")))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		// Changed headers have wrong checksums, and would end it all: mend them.
+		for i := 0; i+blockSize <= len(b); i += blockSize {
+			mend((*block)(b[i:]))
+		}
+		compareWalks(t, b)
+	})
+}
+
+// mend sets a block's checksum, if it looks like a header.
+func mend(b *block) {
+	if b[156] == 0 && b[257] == 0 || b[0] == 0 {
+		return
+	}
+	copy(b[148:], "        ")
+	sum := 0
+	for _, c := range b {
+		sum += int(c)
+	}
+	copy(b[148:], fmt.Sprintf("%06o\x00 ", sum))
+}
