@@ -1,0 +1,62 @@
+package layers
+
+import (
+	"fmt"
+	"io"
+	"iter"
+	"strconv"
+
+	"github.com/opencontainers/go-digest"
+
+	"imgfs/index"
+)
+
+// A Layer is one layer of an image, as its index tells it.
+type Layer struct {
+	// Digest names the layer's blob, in errors and warnings.
+	Digest digest.Digest
+	// Entries are the layer's entries in the order of its tar. Merge keeps
+	// nothing of an Entry after the next one was asked for.
+	Entries iter.Seq2[*index.Entry, error]
+	// Tar is the uncompressed tar, which the Offsets of extents refer to. Merge
+	// does not read it, Tree.ReadAt does, from several goroutines at once.
+	Tar io.ReaderAt
+}
+
+// An EntryError tells which entry of which layer can't be applied, and why.
+type EntryError struct {
+	Layer digest.Digest
+	Entry string // the name as the tar has it
+	Err   error
+}
+
+func (e *EntryError) Error() string {
+	return fmt.Sprintf("layer %s: entry %s: %v", e.Layer, quote(e.Entry), e.Err)
+}
+
+func (e *EntryError) Unwrap() error { return e.Err }
+
+// A Warning is something odd in a layer which does not keep it from being merged.
+type Warning struct {
+	Layer digest.Digest
+	Entry string // the name as the tar has it; empty in the last of too many warnings
+	Text  string
+}
+
+func (w Warning) String() string {
+	if w.Entry == "" {
+		return w.Text
+	}
+	return fmt.Sprintf("layer %s: entry %s: %s", w.Layer, quote(w.Entry), w.Text)
+}
+
+// maxQuoted is how much of a name is shown in a message, in bytes.
+const maxQuoted = 300
+
+// quote makes a name of the tar fit to be printed.
+func quote(name string) string {
+	if len(name) > maxQuoted {
+		return strconv.Quote(name[:maxQuoted]) + "…"
+	}
+	return strconv.Quote(name)
+}

@@ -1,0 +1,115 @@
+package layers
+
+import (
+	"cmp"
+	"errors"
+	"io"
+	"io/fs"
+	"slices"
+	"syscall"
+
+	"imgfs/index"
+)
+
+// A sparse is the content of a file with holes.
+type sparse struct {
+	extents []index.Extent // sorted, without overlap, within the size
+	stored  uint64         // bytes of data: the sum of their lengths
+}
+
+// stored is how many bytes of d, a regular file, the tar holds.
+func (t *Tree) stored(d *node) uint64 {
+	if d.isSparse {
+		return t.sparse[d.ref].stored
+	}
+	return d.size
+}
+
+// ReadAt reads the content of a regular file, with io.ReaderAt's contract:
+// fewer bytes than len(p) come with an error, io.EOF at the end of the file. Holes
+// are zeros. What is no regular file gives syscall.EISDIR or syscall.EINVAL in an
+// *fs.PathError, as do errors of the layer's tar.
+func (t *Tree) ReadAt(n Node, p []byte, off int64) (int, error) {
+	d := &t.nodes[n]
+	if err := readable(d, off); err != nil {
+		return 0, t.pathError("read", n, err)
+	}
+	if uint64(off) >= d.size {
+		return 0, io.EOF
+	}
+	var atEnd error
+	if left := d.size - uint64(off); uint64(len(p)) > left {
+		p, atEnd = p[:left], io.EOF
+	}
+	done, err := t.readContent(d, p, off)
+	if err != nil {
+		return done, t.pathError("read", n, err)
+	}
+	return done, atEnd
+}
+
+// readable tells why d can't be read at off.
+func readable(d *node, off int64) error {
+	switch {
+	case d.mode&syscall.S_IFMT == syscall.S_IFDIR:
+		return syscall.EISDIR
+	case d.mode&syscall.S_IFMT != syscall.S_IFREG || off < 0:
+		return syscall.EINVAL
+	}
+	return nil
+}
+
+// readContent fills p, all of which lies within d's size.
+func (t *Tree) readContent(d *node, p []byte, off int64) (int, error) {
+	tar := t.tars[d.data]
+	if !d.isSparse {
+		return readFull(tar, p, int64(d.ref)+off)
+	}
+	extents := t.sparse[d.ref].extents
+	first, _ := slices.BinarySearchFunc(extents, off, func(e index.Extent, off int64) int {
+		return cmp.Compare(e.Logical+e.Length, off+1) // the first that ends after off
+	})
+	done := 0
+	for _, e := range extents[first:] {
+		if done == len(p) {
+			return done, nil
+		}
+		done += hole(p[done:], e.Logical-(off+int64(done)))
+		into := off + int64(done) - e.Logical
+		data := p[done:]
+		if int64(len(data)) > e.Length-into {
+			data = data[:e.Length-into]
+		}
+		n, err := readFull(tar, data, e.Offset+into)
+		if done += n; err != nil {
+			return done, err
+		}
+	}
+	return done + hole(p[done:], int64(len(p)-done)), nil
+}
+
+// hole zeroes up to n bytes of p and tells how many it did.
+func hole(p []byte, n int64) int {
+	p = p[:min(max(n, 0), int64(len(p)))]
+	clear(p)
+	return len(p)
+}
+
+// readFull is r.ReadAt for bytes that have to be there.
+func readFull(r io.ReaderAt, p []byte, off int64) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	n, err := r.ReadAt(p, off)
+	switch {
+	case n == len(p):
+		return n, nil
+	case err == nil || errors.Is(err, io.EOF):
+		return n, io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+func (t *Tree) pathError(op string, n Node, err error) error {
+	return &fs.PathError{Op: op, Path: t.Path(n), Err: err}
+}
