@@ -1,0 +1,109 @@
+package cache
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func BenchmarkMemoryUseHit(b *testing.B) {
+	m := NewMemory(64 << 20)
+	fill := func([]byte) error { return nil }
+	use := func([]byte) {}
+	for span := range 32 {
+		must(b, m.Use(layerA, span, 1<<20, fill, use))
+	}
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for span := 0; pb.Next(); span++ {
+			if err := m.Use(layerA, span%32, 1<<20, fill, use); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+	if n := testing.AllocsPerRun(100, func() { _ = m.Use(layerA, 1, 1<<20, fill, use) }); n != 0 {
+		b.Errorf("%v allocations a hit", n)
+	}
+}
+
+func BenchmarkMemoryUseMiss(b *testing.B) {
+	m := NewMemory(16 << 20)
+	b.ReportAllocs()
+	span := 0
+	for b.Loop() {
+		must(b, m.Use(layerA, span, 1<<20+span%64, func([]byte) error { return nil }, func([]byte) {}))
+		span++
+	}
+}
+
+// BenchmarkReadAtHit reads a cached blob of many pieces, and a plain file of
+// the same bytes.
+func BenchmarkReadAtHit(b *testing.B) {
+	const size = 32 << 20
+	dir := filepath.Join(b.TempDir(), "cache")
+	c, err := Open(dir, nil)
+	must(b, err)
+	defer c.Close()
+	s := sourceOf(randomBytes(0, size))
+	blob, err := c.Blob(s.digest, size, s)
+	must(b, err)
+	defer blob.Close()
+	for off := int64(0); off < size; off += 128 << 10 { // holes between all pieces
+		if _, err := blob.ReadAt(make([]byte, 64<<10), off); err != nil {
+			b.Fatal(err)
+		}
+	}
+	must(b, blob.landed())
+	plain := filepath.Join(dir, "plain")
+	must(b, os.WriteFile(plain, s.data, 0o600))
+	file, err := os.Open(plain)
+	must(b, err)
+	defer file.Close()
+	for _, n := range []int{4 << 10, 64 << 10} {
+		for _, peer := range []struct {
+			name string
+			r    io.ReaderAt
+		}{{"Blob", blob}, {"File", file}} {
+			b.Run(fmt.Sprintf("%s/%dKiB", peer.name, n>>10), func(b *testing.B) {
+				p := make([]byte, n)
+				rnd := rand.New(rand.NewPCG(1, 1))
+				b.SetBytes(int64(n))
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, err := peer.r.ReadAt(p, rnd.Int64N(size/(128<<10))*(128<<10)); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkReadAtMiss is what the cache adds to a fetch that costs nothing.
+func BenchmarkReadAtMiss(b *testing.B) {
+	const size, step = 32 << 20, 256 << 10
+	c, err := Open(filepath.Join(b.TempDir(), "cache"), nil)
+	must(b, err)
+	defer c.Close()
+	s := sourceOf(randomBytes(0, size))
+	blob, err := c.Blob(s.digest, size, s)
+	must(b, err)
+	defer blob.Close()
+	p := make([]byte, step)
+	b.SetBytes(step)
+	off := int64(0)
+	for b.Loop() {
+		if _, err := blob.ReadAt(p, off); err != nil {
+			b.Fatal(err)
+		}
+		if off += step; off == size {
+			b.StopTimer()
+			must(b, blob.Discard(0, size))
+			off = 0
+			b.StartTimer()
+		}
+	}
+}

@@ -1,0 +1,33 @@
+// Package cache keeps what was fetched: on disk, shared by all processes of a
+// user, and decoded in memory, for one process.
+//
+// # Terms
+//
+// A document is a small JSON file named by its digest: a manifest, a manifest
+// list, a config. A ref is what a name given by the user resolved to. An
+// index tells what is in a layer; this package sees only bytes. A blob is a
+// layer's compressed bytes: the cache keeps any part of them, and fetches the
+// rest from a [Source] when it is read. A span is a piece of a layer decoded
+// by itself; [Memory] keeps the latest of them.
+//
+// # Disk
+//
+// One directory holds everything; see docs/design.md for its layout. It is a
+// cache: all of it may be deleted at any time, kill -9 at any moment is
+// harmless, and damage costs a fetch. Documents are checked against their
+// digest whenever they are read. Blobs are not: who reads them checks every
+// span, and calls [Blob.Discard] for what is wrong. Documents, refs, indexes
+// and whole blobs appear under their names complete and synced, or not at
+// all. Ranges of blobs are not synced: after a power failure the map of a
+// blob may promise what the disk has lost, which is damage like any other.
+//
+// # Processes
+//
+// Several processes, and several Caches in one process, may use a directory
+// at the same time. They meet in byte-range locks that belong to an open file
+// (F_OFD_SETLK), which the kernel drops when the process dies, however it
+// dies. Locks lie far behind the bytes they stand for, or on the very range
+// that is being fetched. No lock is ever waited for while a lock that another
+// waiter needs first is held: ranges are locked whole, and the lock of a
+// blob's map is always the last to be taken.
+package cache

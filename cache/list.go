@@ -1,0 +1,125 @@
+package cache
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// An Item is one thing in the cache.
+type Item struct {
+	Kind   Kind
+	Name   string        // of a ref
+	Digest digest.Digest // what a ref points to; what names anything else
+	Size   int64         // in bytes; of a blob, its whole size
+	Cached int64         // of a blob, the bytes that are there; else Size
+	Disk   int64         // bytes it takes on the disk
+	InUse  bool          // an index or a blob that is open in some process
+	Time   time.Time     // when it was last written
+}
+
+// HasBlob returns the size of a blob, and how many bytes of it are there. One
+// of which there is nothing is [fs.ErrNotExist].
+func (c *Cache) HasBlob(d digest.Digest) (cached, size int64, err error) {
+	name, err := Blobs.path(d)
+	if err != nil {
+		return 0, 0, err
+	}
+	f, err := c.root.Open(name)
+	if err != nil {
+		return 0, 0, fmt.Errorf("cache: blob %s: %w", d, err)
+	}
+	defer f.Close()
+	if cached, size, err = c.measure(f); err == nil && cached == 0 && size > 0 {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("cache: blob %s: %w", d, err)
+	}
+	return cached, size, nil
+}
+
+// measure reads the map of a blob's file. A file that is of no use has no
+// size.
+func (c *Cache) measure(f *os.File) (cached, size int64, err error) {
+	file := &blobFile{f: f, patience: c.patience}
+	_, err = file.sync(nil)
+	if errors.Is(err, errHeader) {
+		return 0, 0, nil
+	}
+	return file.present.bytes(), file.log.size, err
+}
+
+// List returns all there is, sorted by kind, name and digest. What others
+// remove meanwhile may or may not be listed.
+func (c *Cache) List() ([]Item, error) {
+	items, err := c.list()
+	if err != nil {
+		return nil, fmt.Errorf("cache: %w", err)
+	}
+	return items, nil
+}
+
+func (c *Cache) list() ([]Item, error) {
+	var items []Item
+	for _, kind := range kinds {
+		files, err := c.names(kind.dir())
+		if err != nil {
+			return nil, err
+		}
+		for _, file := range files {
+			item, err := c.item(kind, file)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			items = append(items, item)
+		}
+	}
+	slices.SortFunc(items, func(a, b Item) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Digest, b.Digest))
+	})
+	return items, nil
+}
+
+// item describes a file. One that is not ours is [fs.ErrNotExist].
+func (c *Cache) item(kind Kind, file string) (Item, error) {
+	f, err := c.root.Open(kind.dir() + "/" + file)
+	if err != nil {
+		return Item{}, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return Item{}, err
+	}
+	it := Item{Kind: kind, Size: info.Size(), Cached: info.Size(), Time: info.ModTime()}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		it.Disk = st.Blocks * 512
+	}
+	if kind == Refs {
+		r, err := c.readRef(file)
+		it.Name, it.Digest = r.Name, r.Digest
+		return it, err
+	}
+	var ok bool
+	if it.Digest, ok = digestOf(file); !ok || !info.Mode().IsRegular() {
+		return Item{}, fs.ErrNotExist
+	}
+	if kind == Blobs {
+		if it.Cached, it.Size, err = c.measure(f); err != nil {
+			return Item{}, err
+		}
+	}
+	it.InUse, err = locked(f, useByte)
+	return it, err
+}

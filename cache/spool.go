@@ -1,0 +1,247 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// spoolChunk is how much of a stream is read, kept and told at a time.
+const spoolChunk = 1 << 20
+
+// errNotKept wraps why a stream can't go to the disk.
+var errNotKept = errors.New("not kept in the cache")
+
+// A spool streams the whole blob into its file, for a source without ranges.
+type spool struct {
+	step chan struct{} // closed and replaced whenever more is there; Blob.mu protects it
+	done chan struct{} // closed when err is set
+	err  error
+}
+
+// flyWhole brings a flight's range where there are no ranges to be had. It
+// waits until the stream has come that far, or is at its end. When the disk
+// takes nothing it streams the blob past, for these bytes alone.
+func (b *Blob) flyWhole(f *flight) {
+	f.err = errNotKept
+	if b.file != nil && b.file.writable {
+		f.err = b.awaitSpool(f.piece)
+	}
+	if !errors.Is(f.err, errNotKept) {
+		return
+	}
+	var data []byte
+	if data, f.err = b.skim(f.piece); f.err == nil {
+		f.serve(data, f.lo)
+	}
+}
+
+func (b *Blob) awaitSpool(p piece) error {
+	s := b.startSpool()
+	for {
+		b.mu.Lock()
+		step := s.step
+		b.mu.Unlock()
+		if b.file.covers(p) {
+			return nil
+		}
+		select {
+		case <-step:
+		case <-s.done:
+			return s.err
+		}
+	}
+}
+
+// startSpool returns the stream that is under way, or starts one.
+func (b *Blob) startSpool() *spool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.spool == nil {
+		b.spool = &spool{step: make(chan struct{}), done: make(chan struct{})}
+		b.running.Add(1)
+		go b.runSpool(b.spool)
+	}
+	return b.spool
+}
+
+func (b *Blob) runSpool(s *spool) {
+	defer b.running.Done()
+	s.err = b.spoolOnce(s)
+	b.mu.Lock()
+	b.spool = nil
+	b.mu.Unlock()
+	close(s.done)
+}
+
+// progress wakes those who wait for more.
+func (b *Blob) progress(s *spool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	close(s.step)
+	s.step = make(chan struct{})
+}
+
+// spoolOnce streams the blob into the file, unless another process does.
+func (b *Blob) spoolOnce(s *spool) error {
+	mine, err := b.lockSpool(s)
+	if err != nil {
+		return err
+	}
+	if !mine {
+		return nil
+	}
+	defer unlock(b.file.f, spoolByte, 1)
+	if b.file.covers(piece{0, b.size}) {
+		return nil
+	}
+	return b.stream(s)
+}
+
+// lockSpool waits until this process may stream, or until another has done
+// all of it. One that makes no progress for as long as patience lasts is not
+// waited for.
+func (b *Blob) lockSpool(s *spool) (mine bool, err error) {
+	last := time.Now()
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		mine, err := tryLock(b.file.f, unix.F_WRLCK, spoolByte, 1)
+		if err != nil {
+			return false, b.cantKeep(err)
+		}
+		changed, err := b.file.sync(b.closing)
+		if err != nil {
+			if mine {
+				unlock(b.file.f, spoolByte, 1)
+			}
+			return false, b.cantKeep(err)
+		}
+		if mine || b.file.covers(piece{0, b.size}) {
+			return mine, nil
+		}
+		if changed {
+			last = time.Now()
+			b.progress(s)
+		}
+		if time.Since(last) >= b.patience {
+			return false, b.cantKeep(errBusy)
+		}
+		select {
+		case <-b.closing:
+			return false, os.ErrClosed
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (b *Blob) cantKeep(err error) error {
+	b.notKept(err)
+	return fmt.Errorf("%w: %w", errNotKept, err)
+}
+
+// stream does it. The digest of the whole is checked at its end: if it is
+// wrong, nothing of the blob stays.
+func (b *Blob) stream(s *spool) error {
+	r, err := b.openSource()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	hash := b.digest.Algorithm().Hash()
+	buf := make([]byte, min(spoolChunk, b.size+1))
+	for off := int64(0); off < b.size; {
+		chunk := buf[:min(int64(len(buf)), b.size-off)]
+		if _, err := r.ReadFull(chunk); err != nil {
+			return fmt.Errorf("stream of %d bytes breaks off behind byte %d: %w", b.size, off, short(err))
+		}
+		hash.Write(chunk)
+		if err := b.file.storeLocked(b.closing, chunk, off); err != nil {
+			return b.cantKeep(err)
+		}
+		off += int64(len(chunk))
+		b.progress(s)
+	}
+	switch n, err := r.ReadFull(buf[:1]); {
+	case n > 0:
+		return b.distrust(fmt.Errorf("stream is longer than %d bytes", b.size))
+	case err != io.EOF:
+		return err
+	}
+	if got := b.digest.Algorithm().Encode(hash.Sum(nil)); got != b.digest.Encoded() {
+		return b.distrust(fmt.Errorf("stream has the digest %s:%s", b.digest.Algorithm(), got))
+	}
+	return nil
+}
+
+// distrust drops all that there is of the blob.
+func (b *Blob) distrust(err error) error {
+	return errors.Join(err, b.file.discard(b.closing, piece{0, b.size}))
+}
+
+// skim streams the blob past up to the end of p, and returns p.
+func (b *Blob) skim(p piece) ([]byte, error) {
+	r, err := b.openSource()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	if _, err := io.CopyN(io.Discard, r, p.lo); err != nil {
+		return nil, short(err)
+	}
+	data := make([]byte, p.hi-p.lo)
+	_, err = r.ReadFull(data)
+	return data, short(err)
+}
+
+// short returns err, but never io.EOF: to the readers of a blob that means
+// the blob's end.
+func short(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// A stream is an open source whose bytes are counted, and which the closing
+// of the Blob ends.
+type stream struct {
+	io.ReadCloser
+	b    *Blob
+	stop context.CancelFunc
+}
+
+func (b *Blob) openSource() (*stream, error) {
+	ctx, stop := context.WithCancel(context.Background())
+	go func() {
+		select {
+		case <-b.closing:
+			stop()
+		case <-ctx.Done():
+		}
+	}()
+	b.stats.requests.Add(1)
+	r, err := b.src.Open(ctx)
+	if err != nil {
+		stop()
+		return nil, short(err)
+	}
+	return &stream{r, b, stop}, nil
+}
+
+func (s *stream) Read(p []byte) (int, error) {
+	n, err := s.ReadCloser.Read(p)
+	s.b.stats.fetched.Add(int64(n))
+	return n, err
+}
+
+// ReadFull fills p. The error is io.EOF only if nothing was read.
+func (s *stream) ReadFull(p []byte) (int, error) { return io.ReadFull(s, p) }
+
+func (s *stream) Close() error {
+	s.stop()
+	return s.ReadCloser.Close()
+}
