@@ -1,0 +1,94 @@
+package fetcher
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+)
+
+// A Blob is the bytes of a layer as they are stored, i.e. usually compressed.
+// It is safe for concurrent use.
+type Blob struct {
+	impl interface {
+		io.ReaderAt
+		open(ctx context.Context) (io.ReadCloser, error)
+		length() int64
+		local() bool
+		close() error
+	}
+}
+
+// ReadAt has io.ReaderAt's contract. From a registry, a call is one ranged
+// request, or more where some fail; it takes 30 seconds plus the time that the
+// range would take at 64 KiB/s at most, whatever the server does, and does not
+// depend on any context. A server that has no ranges makes it an error that
+// wraps errors.ErrUnsupported, now and from then on: then Open is the way.
+func (b *Blob) ReadAt(p []byte, off int64) (int, error) {
+	switch size := b.Size(); {
+	case off < 0:
+		return 0, fmt.Errorf("read at %d: %w", off, fs.ErrInvalid)
+	case len(p) == 0:
+		return 0, nil
+	case off >= size:
+		return 0, io.EOF
+	case int64(len(p)) > size-off:
+		n, err := b.impl.ReadAt(p[:size-off], off)
+		if err == nil {
+			err = io.EOF
+		}
+		return n, err
+	}
+	n, err := b.impl.ReadAt(p, off)
+	if n == len(p) {
+		err = nil
+	}
+	return n, err
+}
+
+// Open returns the whole blob as a stream, which goes on where the connection
+// broke. It ends with io.EOF after exactly Size bytes, or with another error.
+// When ctx is done the stream ends with its error. The caller closes it.
+func (b *Blob) Open(ctx context.Context) (io.ReadCloser, error) { return b.impl.open(ctx) }
+
+// Size returns the number of bytes that the manifest gives.
+func (b *Blob) Size() int64 { return b.impl.length() }
+
+// Local tells whether the blob is a plain file, which needs no cache.
+func (b *Blob) Local() bool { return b.impl.local() }
+
+// Close releases the blob. Streams have to be closed before.
+func (b *Blob) Close() error { return b.impl.close() }
+
+// A fileBlob is a blob in a layout.
+type fileBlob struct {
+	file *os.File
+	size int64
+}
+
+func (b *fileBlob) ReadAt(p []byte, off int64) (int, error) { return b.file.ReadAt(p, off) }
+func (b *fileBlob) length() int64                           { return b.size }
+func (b *fileBlob) local() bool                             { return true }
+func (b *fileBlob) close() error                            { return b.file.Close() }
+
+func (b *fileBlob) open(ctx context.Context) (io.ReadCloser, error) {
+	section := io.NewSectionReader(b.file, 0, b.size)
+	left := b.size
+	read := func(p []byte) (int, error) {
+		if err := context.Cause(ctx); err != nil {
+			return 0, err
+		}
+		n, err := section.Read(p)
+		left -= int64(n)
+		if err == io.EOF && left > 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		return n, err
+	}
+	return io.NopCloser(readerFunc(read)), nil
+}
+
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

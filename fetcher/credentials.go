@@ -1,0 +1,172 @@
+package fetcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/docker/cli/cli/config"
+	"github.com/docker/cli/cli/config/configfile"
+	"github.com/docker/cli/cli/config/types"
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+)
+
+// credentials returns what to authenticate with at the registry of repo:
+// Options.Creds, or else what the first of the files of authFiles has that
+// knows the registry, or else nothing. In a file, a helper for the registry
+// comes first, then the longest key in auths that repo is below (as podman
+// reads it), then the general helper.
+func (f *Fetcher) credentials(ctx context.Context, repo name.Repository) (authn.Authenticator, error) {
+	if f.opts.Creds != "" {
+		user, password, _ := strings.Cut(f.opts.Creds, ":")
+		return authn.FromConfig(authn.AuthConfig{Username: user, Password: password}), nil
+	}
+	for _, file := range f.authFiles() {
+		found, err := file.credentials(ctx, repo)
+		if err != nil {
+			return nil, fmt.Errorf("credentials file %s: %w", file.path, err)
+		}
+		if found != (authn.AuthConfig{}) {
+			f.log.Debug("credentials found", "file", file.path, "registry", repo.RegistryStr())
+			return authn.FromConfig(found), nil
+		}
+	}
+	return authn.Anonymous, nil
+}
+
+// An authFile is a file with credentials, in the format that docker and podman share.
+type authFile struct {
+	path   string
+	needed bool // the user named it: it has to be there
+}
+
+// authFiles returns where credentials are looked for, in order.
+func (f *Fetcher) authFiles() []authFile {
+	var files []authFile
+	add := func(needed bool, dir string, more ...string) {
+		if dir != "" {
+			files = append(files, authFile{filepath.Join(append([]string{dir}, more...)...), needed})
+		}
+	}
+	home, _ := os.UserHomeDir()
+	under := func(env, fallback string) string {
+		if dir := os.Getenv(env); dir != "" || home == "" {
+			return dir
+		}
+		return filepath.Join(home, fallback)
+	}
+	add(true, f.opts.Authfile)
+	add(true, os.Getenv("REGISTRY_AUTH_FILE"))
+	add(false, os.Getenv("XDG_RUNTIME_DIR"), "containers", "auth.json")
+	add(false, under("XDG_CONFIG_HOME", ".config"), "containers", "auth.json")
+	add(false, under("DOCKER_CONFIG", ".docker"), "config.json")
+	return files
+}
+
+func (a authFile) credentials(ctx context.Context, repo name.Repository) (authn.AuthConfig, error) {
+	c, err := a.load()
+	if err != nil || c == nil {
+		return authn.AuthConfig{}, err
+	}
+	for _, key := range registryKeys(repo) {
+		if helper := c.CredentialHelpers[key]; helper != "" {
+			found, err := askHelper(ctx, helper, helperServer(repo))
+			if err != nil || found != (authn.AuthConfig{}) {
+				return found, err
+			}
+			break
+		}
+	}
+	if found := longestMatch(c.AuthConfigs, repo); found != (authn.AuthConfig{}) {
+		return found, nil
+	}
+	if c.CredentialsStore != "" {
+		return askHelper(ctx, c.CredentialsStore, helperServer(repo))
+	}
+	return authn.AuthConfig{}, nil
+}
+
+// load returns nil where there is no file, and none is needed.
+func (a authFile) load() (*configfile.ConfigFile, error) {
+	file, err := os.Open(a.path)
+	if errors.Is(err, fs.ErrNotExist) && !a.needed {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, errors.Unwrap(err)
+	}
+	defer file.Close()
+	return config.LoadFromReader(file)
+}
+
+// longestMatch returns the credentials of the longest key that names repo,
+// something it is below, or its registry.
+func longestMatch(auths map[string]types.AuthConfig, repo name.Repository) authn.AuthConfig {
+	byKey := make(map[string]authn.AuthConfig, len(auths))
+	for key, a := range auths {
+		found := authn.AuthConfig{
+			Username: a.Username, Password: a.Password,
+			IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken,
+		}
+		if found == (authn.AuthConfig{}) {
+			continue // docker leaves such an entry where a helper has the rest
+		}
+		byKey[key] = found
+		// docker login once wrote URLs as keys, and still does for the Hub.
+		if host := hostOfURL(key); host != "" {
+			if _, plain := auths[host]; !plain {
+				byKey[host] = found
+			}
+		}
+	}
+	for _, key := range append(repositoryKeys(repo), registryKeys(repo)...) {
+		if found, ok := byKey[key]; ok {
+			return found
+		}
+	}
+	return authn.AuthConfig{}
+}
+
+// hostOfURL returns host:port of a key that is a URL, "" for others.
+func hostOfURL(key string) string {
+	_, rest, ok := strings.Cut(key, "://")
+	if !ok {
+		return ""
+	}
+	host, _, _ := strings.Cut(rest, "/")
+	return host
+}
+
+// repositoryKeys returns the keys for repo and all it is below, without the
+// registry itself, the longest first.
+func repositoryKeys(repo name.Repository) []string {
+	var keys []string
+	for path := repo.RepositoryStr(); path != "."; path = filepath.Dir(path) {
+		for _, registry := range registryKeys(repo) {
+			keys = append(keys, registry+"/"+path)
+		}
+	}
+	return keys
+}
+
+// registryKeys returns the keys that the registry of repo goes by. The Docker
+// Hub has several.
+func registryKeys(repo name.Repository) []string {
+	if repo.RegistryStr() == name.DefaultRegistry {
+		return []string{hub, name.DefaultRegistry, authn.DefaultAuthKey, "registry-1.docker.io"}
+	}
+	return []string{repo.RegistryStr()}
+}
+
+// helperServer returns the name under which helpers keep a registry.
+func helperServer(repo name.Repository) string {
+	if repo.RegistryStr() == name.DefaultRegistry {
+		return authn.DefaultAuthKey
+	}
+	return repo.RegistryStr()
+}

@@ -1,0 +1,32 @@
+// Package fetcher turns a reference into an image, and a layer's blob into an
+// io.ReaderAt: from registries by ranged requests, and from OCI image layouts.
+//
+// # Terms
+//
+// A reference is what a user types. A document is a manifest, an index (Docker
+// calls it a manifest list) or a config: small, and kept whole. A blob is the
+// bytes of a layer: large, and read in ranges. To resolve is to go from a
+// reference to the documents of one image for one platform.
+//
+// # Trust
+//
+// Nothing a registry or a layout says is believed. Documents are compared with
+// their digests before anything is made of them, and their sizes are bounded.
+// Ranges of blobs cannot be compared with the digest of the blob: whoever reads
+// them has to know digests of the ranges. What is checked here is that the
+// server says that these bytes are the range that was asked for. An answer with
+// anything else is an error, after some more attempts.
+//
+// Credentials go to the registry they are for, and to the token server that
+// it names. Requests that are redirected elsewhere carry none. No error and no
+// log line has a secret in it.
+//
+// # Faults
+//
+// A request that fails for a reason that may pass (no connection, 5xx, 429, a
+// body that ends early) is made again after a pause, for about 30 seconds
+// in all; an answer's Retry-After is honoured. Tokens and redirects that have
+// expired are renewed, once for all readers who wait.
+//
+// Everything here may be called from several goroutines at once.
+package fetcher

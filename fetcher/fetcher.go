@@ -1,0 +1,191 @@
+package fetcher
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Options say how images are found and fetched. The zero value is good for
+// anonymous pulls from public registries, and for layouts.
+type Options struct {
+	// Platform is os/arch[/variant]; "" means the host's.
+	Platform string
+	// Creds are USER[:PASSWORD], for every registry asked.
+	Creds string
+	// Authfile is a credentials file in docker's or podman's format. It has to exist.
+	Authfile string
+	// CertDir holds *.crt (authorities) and NAME.cert with NAME.key (client
+	// certificates), as a directory of docker's certs.d does.
+	CertDir string
+	// TLSVerify, set to false, accepts any certificate, and plain HTTP. nil means true.
+	TLSVerify *bool
+	// Offline forbids the network: what is not in Store is an error.
+	Offline bool
+	// Store keeps documents and what tags named; nil keeps nothing.
+	Store Store
+	// UserAgent is sent with every request; "" means "imgfs".
+	UserAgent string
+	// Log is told of retries and oddities, never of secrets; nil discards.
+	Log *slog.Logger
+}
+
+// A Store keeps manifests, configs and what tags named the last time they
+// were resolved. Methods are called concurrently.
+type Store interface {
+	// Document returns a document; an error wrapping fs.ErrNotExist when it is absent.
+	Document(d digest.Digest) ([]byte, error)
+	PutDocument(d digest.Digest, b []byte) error
+	// TagDigest returns what PutTag was told last of a reference; an error
+	// wrapping fs.ErrNotExist when it was told nothing.
+	TagDigest(ref string) (digest.Digest, error)
+	PutTag(ref string, d digest.Digest, mediaType string) error
+}
+
+// An Image is what a reference resolves to for one platform. Everything in it
+// has been checked against its digest.
+type Image struct {
+	Ref            Reference
+	Digest         digest.Digest // what the reference names: an index or the manifest itself
+	ManifestDigest digest.Digest
+	MediaType      string // of the manifest
+	Manifest       []byte // byte for byte
+	Config         []byte // byte for byte
+	ConfigDigest   digest.Digest
+	Platform       v1.Platform
+	Layers         []Layer // bottom first
+}
+
+// A Layer is one blob of an image.
+type Layer struct {
+	Digest    digest.Digest
+	MediaType string
+	Size      int64         // bytes of the blob
+	DiffID    digest.Digest // digest of the tar inside
+}
+
+// Stats count what went over the network.
+type Stats struct {
+	Requests int64 // requests that were answered, pings, tokens and redirects included
+	Bytes    int64 // bytes of their bodies that were read
+	Retries  int64 // requests that were repeated after a fault
+}
+
+// A Fetcher resolves references and opens blobs. It is safe for concurrent use.
+type Fetcher struct {
+	opts     Options
+	log      *slog.Logger
+	platform v1.Platform
+	insecure bool              // TLSVerify is false
+	registry http.RoundTripper // to registries: shows the client certificate
+	foreign  http.RoundTripper // to where registries redirect
+	traffic  traffic
+
+	// Replaced by tests, before the first use.
+	timeout time.Duration // how long a request is tried again without progress
+	stall   time.Duration // how long one attempt may be silent
+	now     func() time.Time
+	sleep   func(context.Context, time.Duration) error
+
+	// mu protects the following.
+	mu       sync.Mutex
+	sessions map[string]*session // by repository
+}
+
+// New returns a Fetcher; nil means the zero Options. It reads CertDir and
+// looks for Authfile, and does nothing else yet.
+func New(o *Options) (*Fetcher, error) {
+	f := &Fetcher{
+		timeout: 30 * time.Second, stall: 10 * time.Second, now: time.Now, sleep: sleep,
+		sessions: map[string]*session{},
+	}
+	if o != nil {
+		f.opts = *o
+	}
+	f.log = f.opts.Log
+	if f.log == nil {
+		f.log = slog.New(slog.DiscardHandler)
+	}
+	if f.opts.UserAgent == "" {
+		f.opts.UserAgent = "imgfs"
+	}
+	f.insecure = f.opts.TLSVerify != nil && !*f.opts.TLSVerify
+	var err error
+	if f.platform, err = parsePlatform(f.opts.Platform); err != nil {
+		return nil, err
+	}
+	if f.opts.Authfile != "" {
+		if _, err := os.Stat(f.opts.Authfile); err != nil {
+			return nil, fmt.Errorf("credentials file: %w", err)
+		}
+	}
+	return f, f.connect()
+}
+
+// Resolve finds the image that ref names for the platform of the options,
+// and checks its documents. A tag is resolved once, here; what Store has is
+// not fetched. Errors wrap ErrNotFound, ErrUnauthorized, ErrMismatch,
+// ErrMalformed, ErrOffline, or errors.ErrUnsupported for artifacts and schema 1.
+func (f *Fetcher) Resolve(ctx context.Context, ref Reference) (*Image, error) {
+	src, err := f.source(ref)
+	if err != nil {
+		return nil, err
+	}
+	r := resolver{
+		ref:      ref,
+		src:      src,
+		want:     f.platform,
+		choices:  choices(f.platform),
+		explicit: f.opts.Platform != "",
+		fetches:  maxDocuments,
+	}
+	return r.resolve(ctx)
+}
+
+// Blob opens a layer's blob. From a registry this makes no request yet; from a
+// layout it opens the file, and compares its size.
+func (f *Fetcher) Blob(_ context.Context, im *Image, l Layer) (*Blob, error) {
+	src, err := f.source(im.Ref)
+	if err != nil {
+		return nil, err
+	}
+	return src.blob(l)
+}
+
+// Stats returns what has gone over the network so far.
+func (f *Fetcher) Stats() Stats {
+	return Stats{
+		Requests: f.traffic.requests.Load(),
+		Bytes:    f.traffic.bytes.Load(),
+		Retries:  f.traffic.retries.Load(),
+	}
+}
+
+// A source is one image in one place.
+type source interface {
+	// roots returns what the reference names: one document, or several that
+	// are to be taken as an index.
+	roots(ctx context.Context) ([]v1.Descriptor, error)
+	// manifest and config return documents that match their digests.
+	manifest(ctx context.Context, d digest.Digest) ([]byte, error)
+	config(ctx context.Context, d digest.Digest) ([]byte, error)
+	blob(l Layer) (*Blob, error)
+}
+
+func (f *Fetcher) source(ref Reference) (source, error) {
+	switch ref.transport {
+	case "docker":
+		s, err := f.session(ref)
+		return &registrySource{f: f, ref: ref, session: s}, err
+	case "oci":
+		return &layout{ref: ref}, nil
+	}
+	return nil, errorf(ErrReference, "the reference is empty")
+}

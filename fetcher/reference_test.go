@@ -1,0 +1,158 @@
+package fetcher
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"imgfs/internal/testimage"
+)
+
+const sum = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+func TestNamesAreCompletedAsDockerDoes(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for in, want := range map[string]string{
+		"alpine":                                 "docker://docker.io/library/alpine:latest",
+		"docker://alpine":                        "docker://docker.io/library/alpine:latest",
+		"alpine:3.18":                            "docker://docker.io/library/alpine:3.18",
+		"me/tool":                                "docker://docker.io/me/tool:latest",
+		"docker.io/alpine":                       "docker://docker.io/library/alpine:latest",
+		"index.docker.io/library/alpine":         "docker://docker.io/library/alpine:latest",
+		"localhost/x":                            "docker://localhost/x:latest",
+		"localhost:5000/a/b":                     "docker://localhost:5000/a/b:latest",
+		"registry:5000/a:b":                      "docker://registry:5000/a:b",
+		"[::1]:5000/a":                           "docker://[::1]:5000/a:latest",
+		"ghcr.io/a/b__c/d-e.f:V_1.2-x":           "docker://ghcr.io/a/b__c/d-e.f:V_1.2-x",
+		"alpine@" + sum:                          "docker://docker.io/library/alpine@" + sum,
+		"alpine:3@" + sum:                        "docker://docker.io/library/alpine:3@" + sum,
+		"docker://ghcr.io/a/b:c@" + sum:          "docker://ghcr.io/a/b:c@" + sum,
+		"a/b@sha512:" + strings.Repeat("a", 128): "docker://docker.io/a/b@sha512:" + strings.Repeat("a", 128),
+	} {
+		r, err := ParseReference(in)
+		if err != nil {
+			t.Errorf("%s: %v", in, err)
+			continue
+		}
+		if r.String() != want {
+			t.Errorf("%s is %s, want %s", in, r, want)
+		}
+		if r.Local() {
+			t.Errorf("%s is said to be local", in)
+		}
+	}
+}
+
+func TestNamesThatAreNone(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, in := range []string{
+		"", "docker://", "docker:alpine", "Alpine", "a//b", "a/../b", "ghcr.io/../v2/x", "./", "-a", "a:", "a:-b",
+		"a:" + strings.Repeat("t", 129), "a@", "a@sha256:12", "a@md5:d41d8cd98f00b204e9800998ecf8427e", "a b", "a\x00b", "https://ghcr.io/a",
+		"ghcr.io/a?x=y", "user:pw@ghcr.io/a", "oci:", "oci::", "exa_mple.com/a", strings.Repeat("a/", 200) + "a",
+	} {
+		r, err := ParseReference(in)
+		if in == "./" {
+			if err != nil || r.transport != "oci" {
+				t.Errorf("%q is not a path: %v", in, err)
+			}
+			continue
+		}
+		if !errors.Is(err, ErrReference) {
+			t.Errorf("%q: %v (%v), want an ErrReference", in, r, err)
+		}
+	}
+}
+
+func TestTransportsOfOtherToolsAreNamed(t *testing.T) {
+	for _, in := range []string{"oci-archive:x.tar", "docker-archive:x.tar:a:b", "dir:x", "tar:x", "docker-daemon:a:b", "containers-storage:a"} {
+		_, err := ParseReference(in)
+		if !errors.Is(err, ErrReference) || !strings.Contains(err.Error(), "is not supported") || !strings.Contains(err.Error(), "oci:DIR") {
+			t.Errorf("%s: %v", in, err)
+		}
+	}
+}
+
+func TestLayoutsAreParsedAsSkopeoDoes(t *testing.T) {
+	cwd := t.TempDir()
+	t.Chdir(cwd)
+	for _, dir := range []string{"a", "b:c", "b:c/d"} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tests := []struct{ in, dir, tag, digest string }{
+		{"oci:a", "a", "", ""},
+		{"oci:./a/", "a", "", ""},
+		{"oci:a:t", "a", "t", ""},
+		{"oci:a:docker.io/library/alpine:3", "a", "docker.io/library/alpine:3", ""},
+		{"oci:a@" + sum, "a", "", sum},
+		{"oci:b:c", "b:c", "", ""},
+		{"oci:b:c:t", "b:c", "t", ""},
+		{"oci:b:c/d:t", "b:c/d", "t", ""},
+		{"oci:b:c@" + sum, "b:c", "", sum},
+		{"oci:not/there:t", "not/there", "t", ""},
+		{"oci:not:there:t", "not", "there:t", ""},
+		{"oci:not:there:", "not:there", "", ""},
+		{"./a:t", "a", "t", ""},
+		{"oci:" + cwd + "/a:t", "a", "t", ""},
+		{cwd + "/a", "a", "", ""},
+	}
+	for _, test := range tests {
+		r, err := ParseReference(test.in)
+		if err != nil {
+			t.Errorf("%s: %v", test.in, err)
+			continue
+		}
+		want := Reference{transport: "oci", dir: filepath.Join(cwd, test.dir), tag: test.tag, digest: ""}
+		want.digest = r.digest
+		if r != want || r.digest.String() != test.digest {
+			t.Errorf("%s is %+v, want %+v", test.in, r, test)
+		}
+		if again, err := ParseReference(r.String()); again != r {
+			t.Errorf("%s is written %s, and that is %+v (%v)", test.in, r, again, err)
+		}
+	}
+}
+
+func TestAnExistingLayoutNeedsNoPrefix(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := testimage.WriteLayout("alpine", testimage.Tagged{Tag: "3", Bundle: testimage.Image{}.Bundle()}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir("busybox", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for in, transport := range map[string]string{
+		"alpine": "oci", "alpine:3": "oci", "alpine@" + sum: "oci", "docker://alpine": "docker",
+		"busybox": "docker", "busybox:1": "docker",
+	} {
+		r, err := ParseReference(in)
+		if err != nil || r.transport != transport {
+			t.Errorf("%s is %q (%v), want one of %s", in, r, err, transport)
+		}
+	}
+}
+
+func FuzzParseReference(f *testing.F) {
+	for _, s := range []string{
+		"alpine", "docker://ghcr.io/a/b:c@" + sum, "localhost:5000/x", "[::1]:5/a", "oci:/tmp", "oci:/tmp:a:b/c",
+		"oci:a:b:", "oci:/tmp@" + sum, "oci:@:@" + sum, "/a/../b:c", "./a:", "oci-archive:x", "..", "a@sha512:00",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		r, err := ParseReference(s)
+		if err != nil {
+			if !errors.Is(err, ErrReference) {
+				t.Fatalf("%q: %v is no ErrReference", s, err)
+			}
+			return
+		}
+		again, err := ParseReference(r.String())
+		if err != nil || again != r {
+			t.Fatalf("%q is written %q, and that is %+v (%v), not %+v", s, r, again, err, r)
+		}
+	})
+}

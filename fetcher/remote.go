@@ -1,0 +1,172 @@
+package fetcher
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"regexp"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// slowest is the rate, in bytes a second, below which a range is given up.
+const slowest = 64 << 10
+
+// A remoteBlob is a blob in a registry.
+type remoteBlob struct {
+	src   *registrySource
+	layer Layer
+	what  string
+
+	closed  atomic.Bool
+	noRange atomic.Bool // the server has shown that it has no ranges
+
+	// asking is held by the one who asks the registry where the blob is,
+	// while others wait to be told.
+	asking chan struct{}
+
+	// mu protects the following.
+	mu    sync.Mutex
+	place place
+}
+
+func newRemoteBlob(src *registrySource, l Layer) *remoteBlob {
+	return &remoteBlob{
+		src: src, layer: l, asking: make(chan struct{}, 1),
+		what: fmt.Sprintf("layer %s of %s", l.Digest, src.ref.Name()),
+	}
+}
+
+func (b *remoteBlob) length() int64 { return b.layer.Size }
+func (b *remoteBlob) local() bool   { return false }
+func (b *remoteBlob) close() error  { b.closed.Store(true); return nil }
+
+// usable tells why the blob cannot be read at all.
+func (b *remoteBlob) usable() error {
+	if b.closed.Load() {
+		return fmt.Errorf("%s: %w", b.what, fs.ErrClosed)
+	}
+	if b.src.f.opts.Offline {
+		return errorf(ErrOffline, "%s is not in the cache, and offline it cannot be fetched", b.what)
+	}
+	return nil
+}
+
+// ReadAt fills p, which ends inside of the blob. What has arrived before a
+// fault is not asked for again.
+func (b *remoteBlob) ReadAt(p []byte, off int64) (int, error) {
+	if err := b.usable(); err != nil {
+		return 0, err
+	}
+	f := b.src.f
+	budget := f.timeout + time.Duration(len(p)/slowest)*time.Second
+	ctx, cancel := context.WithTimeout(context.Background(), budget)
+	defer cancel()
+	retry := f.retrier(b.what, budget)
+	for done := 0; ; {
+		n, err := b.readRange(ctx, p[done:], off+int64(done))
+		done += n
+		if done == len(p) {
+			return done, nil
+		}
+		if n > 0 {
+			retry.progressed()
+		}
+		if err == nil {
+			continue // a part of the range, which a server is free to send
+		}
+		if err := retry.again(ctx, err); err != nil {
+			return done, fmt.Errorf("bytes %d-%d: %w", off, off+int64(len(p))-1, err)
+		}
+	}
+}
+
+// readRange makes one attempt at p, and returns how much it got.
+func (b *remoteBlob) readRange(ctx context.Context, p []byte, off int64) (int, error) {
+	end := off + int64(len(p))
+	whole := off == 0 && end == b.layer.Size
+	if b.noRange.Load() && !whole {
+		return 0, b.noRanges()
+	}
+	w := b.src.f.watch(ctx)
+	defer w.stop()
+	resp, err := b.get(w.ctx, http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", off, end-1)}})
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	part := p
+	if resp.StatusCode == http.StatusOK {
+		if err := b.checkWhole(resp, whole); err != nil {
+			return 0, err
+		}
+	} else {
+		last, err := b.checkRange(resp, off, end)
+		if err != nil {
+			return 0, err
+		}
+		part = p[:last+1-off]
+	}
+	n, err := io.ReadFull(w.reader(resp.Body), part)
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		err = fmt.Errorf("the answer ends after %d of %d bytes", n, len(part))
+	}
+	if err != nil {
+		return n, connectionError(ctx, b.src.session.host(), err)
+	}
+	return n, nil
+}
+
+// noRanges returns the error for servers without ranges.
+func (b *remoteBlob) noRanges() error {
+	return unsupported("%s: the server does not serve ranges", b.what)
+}
+
+// checkWhole checks an answer with the whole blob. It is good for a reader
+// who wants just that.
+func (b *remoteBlob) checkWhole(resp *http.Response, wanted bool) error {
+	if !wanted {
+		b.noRange.Store(true)
+		return b.noRanges()
+	}
+	if resp.ContentLength >= 0 && resp.ContentLength != b.layer.Size {
+		return b.wrongSize(strconv.FormatInt(resp.ContentLength, 10))
+	}
+	return nil
+}
+
+func (b *remoteBlob) wrongSize(found string) error {
+	return &MismatchError{What: "size of " + b.what, Expected: strconv.FormatInt(b.layer.Size, 10), Found: found}
+}
+
+var contentRange = regexp.MustCompile(`^bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)$`)
+
+// checkRange checks that an answer is the range from off to end, or the first
+// part of it (RFC 9110, section 15.3.7, allows that), and returns its last
+// byte's offset. The total has to be the size of the blob, where it is given.
+func (b *remoteBlob) checkRange(resp *http.Response, off, end int64) (last int64, err error) {
+	header := resp.Header.Get("Content-Range")
+	wrong := &transient{err: fmt.Errorf("%s: asked for bytes %d-%d of %d, the answer is %q",
+		b.what, off, end-1, b.layer.Size, printable(header))}
+	m := contentRange.FindStringSubmatch(header)
+	if m == nil {
+		return 0, wrong
+	}
+	first, _ := strconv.ParseInt(m[1], 10, 64)
+	last, _ = strconv.ParseInt(m[2], 10, 64)
+	total := b.layer.Size
+	if m[3] != "*" {
+		total, _ = strconv.ParseInt(m[3], 10, 64)
+	}
+	if first != off || last < first || last >= end || total != b.layer.Size {
+		return 0, wrong
+	}
+	if resp.ContentLength >= 0 && resp.ContentLength != last+1-first {
+		return 0, wrong
+	}
+	return last, nil
+}

@@ -1,0 +1,178 @@
+package fetcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+)
+
+// A stream is a whole remote blob. It has one reader.
+type stream struct {
+	blob    *remoteBlob
+	connect func(off int64) (io.ReadCloser, error)
+	again   func(err error) error // nil after a pause, when another attempt is to be made
+	retry   *retrier
+	body    io.ReadCloser // nil when there is no connection
+	off     int64
+	err     error // from now on
+}
+
+func (b *remoteBlob) open(ctx context.Context) (io.ReadCloser, error) {
+	if err := b.usable(); err != nil {
+		return nil, err
+	}
+	retry := b.src.f.retrier(b.what, b.src.f.timeout)
+	s := &stream{
+		blob:    b,
+		connect: func(off int64) (io.ReadCloser, error) { return b.openAt(ctx, off) },
+		again:   func(err error) error { return retry.again(ctx, err) },
+		retry:   retry,
+	}
+	if err := s.reconnect(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Read implements io.Reader. It goes on after a fault as often as each
+// connection brings something, and as long as Fetcher.timeout otherwise.
+func (s *stream) Read(p []byte) (int, error) {
+	for s.err == nil {
+		if s.body == nil {
+			if s.err = s.reconnect(); s.err != nil {
+				break
+			}
+		}
+		left := s.blob.layer.Size - s.off
+		if left == 0 {
+			s.err = s.checkEnd()
+			break
+		}
+		n, err := s.body.Read(p[:min(int64(len(p)), left)])
+		s.off += int64(n)
+		if n > 0 {
+			s.retry.progressed()
+			s.retry.extend()
+			return n, nil
+		}
+		if err != nil {
+			s.disconnect()
+			s.err = s.again(s.broken(err))
+		} else if len(p) == 0 {
+			return 0, nil
+		}
+	}
+	return 0, s.err
+}
+
+// broken makes an error of the end of a body that had to go on.
+func (s *stream) broken(err error) error {
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	var t *transient
+	if errors.As(err, &t) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return &transient{err: fmt.Errorf("%s: after %d of %d bytes: %w", s.blob.what, s.off, s.blob.layer.Size, err)}
+}
+
+// checkEnd returns io.EOF when the body ends where the blob does.
+func (s *stream) checkEnd() error {
+	var one [1]byte
+	if n, _ := io.ReadFull(s.body, one[:]); n > 0 {
+		return s.blob.wrongSize("more")
+	}
+	return io.EOF
+}
+
+// reconnect opens the body at off.
+func (s *stream) reconnect() error {
+	for {
+		body, err := s.connect(s.off)
+		if err == nil {
+			s.body = body
+			return nil
+		}
+		if err := s.again(err); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *stream) disconnect() {
+	if s.body != nil {
+		s.body.Close()
+		s.body = nil
+	}
+}
+
+// Close implements io.Closer.
+func (s *stream) Close() error {
+	s.disconnect()
+	if s.err == nil || s.err == io.EOF {
+		s.err = errors.New("the stream is closed")
+	}
+	return nil
+}
+
+// openAt opens the blob from off on: with a range, and where the server has
+// none by reading over what has been had.
+func (b *remoteBlob) openAt(ctx context.Context, off int64) (io.ReadCloser, error) {
+	w := b.src.f.watch(ctx)
+	resp, err := b.getFrom(w.ctx, off)
+	if err == nil {
+		if err = b.checkFrom(resp, off); err != nil {
+			resp.Body.Close()
+		}
+	}
+	if err != nil {
+		w.stop()
+		return nil, err
+	}
+	body := &streamBody{w.reader(resp.Body), resp.Body, w}
+	if resp.StatusCode == http.StatusOK {
+		if _, err := io.CopyN(io.Discard, body, off); err != nil {
+			body.Close()
+			return nil, connectionError(ctx, b.src.session.host(), err)
+		}
+	}
+	return body, nil
+}
+
+func (b *remoteBlob) getFrom(ctx context.Context, off int64) (*http.Response, error) {
+	if off > 0 && !b.noRange.Load() {
+		resp, err := b.get(ctx, http.Header{"Range": {fmt.Sprintf("bytes=%d-", off)}})
+		if !errors.Is(err, errors.ErrUnsupported) {
+			return resp, err
+		}
+	}
+	return b.get(ctx, http.Header{})
+}
+
+// checkFrom checks the answer to a request for all from off on.
+func (b *remoteBlob) checkFrom(resp *http.Response, off int64) error {
+	if resp.StatusCode == http.StatusPartialContent {
+		_, err := b.checkRange(resp, off, b.layer.Size)
+		return err
+	}
+	if resp.ContentLength >= 0 && resp.ContentLength != b.layer.Size {
+		return b.wrongSize(strconv.FormatInt(resp.ContentLength, 10))
+	}
+	return nil
+}
+
+// A streamBody is the body of one answer, under watch.
+type streamBody struct {
+	io.Reader
+	body  io.Closer
+	watch *watch
+}
+
+func (b *streamBody) Close() error {
+	defer b.watch.stop()
+	return b.body.Close()
+}
