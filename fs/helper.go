@@ -1,0 +1,136 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// attachByHelper has the helper mount and hand over the device, by the protocol of libfuse: it sends the descriptor
+// over the socket whose number is in _FUSE_COMMFD.
+func (h host) attachByHelper(dir string, o *Options) (int, error) {
+	helper := h.helperPath()
+	if helper == "" {
+		return -1, &MountError{
+			Op: "mount", Dir: dir, Problem: "there is no " + h.helper, Err: exec.ErrNotFound, Fix: "install fuse3",
+		}
+	}
+	ours, theirs, err := socketpair()
+	if err != nil {
+		return -1, &MountError{Op: "mount", Dir: dir, Problem: "no socket for " + h.helper + ": " + err.Error(), Err: err}
+	}
+	defer ours.Close()
+	cmd := exec.Command(helper, "-o", helperOptions(o), "--", dir)
+	cmd.Env = append(os.Environ(), "_FUSE_COMMFD=3")
+	cmd.ExtraFiles = []*os.File{theirs}
+	err = h.runHelper(cmd)
+	theirs.Close() // so that a helper that sent nothing is the end of the file
+	if err != nil {
+		return -1, h.helperRefused(dir, err)
+	}
+	device, err := receiveFD(ours)
+	if err != nil {
+		return -1, &MountError{Op: "mount", Dir: dir, Problem: h.helper + " gave no device: " + err.Error(), Err: err}
+	}
+	return device, nil
+}
+
+// helperOptions are the helper's -o. It adds nosuid and nodev by itself for all but root.
+func helperOptions(o *Options) string {
+	options := []string{"ro", "default_permissions", "subtype=" + Subtype, "fsname=" + escapeOption(o.Name)}
+	for _, flag := range []struct {
+		on      bool
+		yes, no string
+	}{{o.Suid, "suid", "nosuid"}, {o.Dev, "dev", "nodev"}} {
+		if flag.on {
+			options = append(options, flag.yes)
+		} else {
+			options = append(options, flag.no)
+		}
+	}
+	if o.AllowOther {
+		options = append(options, "allow_other")
+	}
+	return strings.Join(options, ",")
+}
+
+// escapeOption escapes what has a meaning in a list of options.
+func escapeOption(s string) string {
+	return strings.NewReplacer(`\`, `\\`, `,`, `\,`).Replace(s)
+}
+
+// helperRefused adds what to do to what the helper said.
+func (h host) helperRefused(dir string, err error) error {
+	e := &MountError{Op: "mount", Dir: dir, Problem: err.Error(), Err: err}
+	switch said := err.Error(); {
+	case strings.Contains(said, "user_allow_other"):
+		e.Fix = "leave out --allow-other, or have root add the line user_allow_other to /etc/fuse.conf"
+	case strings.Contains(said, h.device) && errors.Is(err, unix.EACCES):
+		e.Fix = "have root let users open it: chmod 666 " + h.device
+	case strings.Contains(said, "mount_max"):
+		e.Fix = "unmount another file system, or have root raise mount_max in /etc/fuse.conf"
+	case errors.Is(err, unix.EPERM):
+		e.Fix = "is fusermount3 set-uid root? reinstall fuse3; a container may forbid it (no-new-privileges)"
+	}
+	return e
+}
+
+// detachByHelper unmounts a mount of this user.
+func (h host) detachByHelper(dir string, lazy bool) error {
+	helper := h.helperPath()
+	if helper == "" {
+		return fmt.Errorf("there is no %s: install fuse3: %w", h.helper, exec.ErrNotFound)
+	}
+	args := []string{"-u"}
+	if lazy {
+		args = append(args, "-z")
+	}
+	return h.runHelper(exec.Command(helper, append(args, "--", dir)...))
+}
+
+func socketpair() (a, b *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	return os.NewFile(uintptr(fds[0]), "socket"), os.NewFile(uintptr(fds[1]), "socket"), nil
+}
+
+// receiveFD takes the one descriptor that comes over a socket with a byte of data.
+func receiveFD(socket *os.File) (int, error) {
+	conn, err := socket.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	data := make([]byte, 1)
+	control := make([]byte, unix.CmsgSpace(4))
+	var n int
+	var failed error
+	err = conn.Control(func(fd uintptr) {
+		failed = ignoringEINTR(func() (err error) {
+			_, n, _, _, err = unix.Recvmsg(int(fd), data, control, unix.MSG_CMSG_CLOEXEC)
+			return err
+		})
+	})
+	if err := errors.Join(err, failed); err != nil {
+		return -1, err
+	}
+	return parseFD(control[:n])
+}
+
+func parseFD(control []byte) (int, error) {
+	messages, err := unix.ParseSocketControlMessage(control)
+	if err != nil {
+		return -1, err
+	}
+	for _, m := range messages {
+		if fds, err := unix.ParseUnixRights(&m); err == nil && len(fds) > 0 {
+			return fds[0], nil
+		}
+	}
+	return -1, errors.New("no descriptor in the message")
+}

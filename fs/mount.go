@@ -1,0 +1,202 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"imgfs/layers"
+)
+
+// Options of a mount. nil means the defaults.
+type Options struct {
+	// Name is what the mount table shows as the source; "imgfs" if empty.
+	Name string
+	// AllowOther lets other users use the mount of a user, which /etc/fuse.conf has to permit. Mounts of root
+	// are open to all in any case. The modes and owners in the image decide who may do what, either way.
+	AllowOther bool
+	// Suid and Dev honour set-uid and set-gid bits, and device files. Only root can have that.
+	Suid, Dev bool
+	// Log is told of reads that fail; slog.Default() if nil.
+	Log *slog.Logger
+	// Debug logs every request, at level Debug.
+	Debug bool
+}
+
+const (
+	// maxRequest is the size of the largest read, in bytes. The kernel caps it at /proc/sys/fs/fuse/max_pages_limit.
+	maxRequest = 512 << 10
+	// maxBackground is how many read-ahead requests the kernel sends before it waits for answers.
+	maxBackground = 64
+	// readAheadKiB is how far the kernel reads ahead, and around a page fault: two requests, so that there
+	// is one to work on while one is being sent. More would cost a lazy image what nobody asked for.
+	readAheadKiB = 2 * maxRequest >> 10
+)
+
+// Mount serves a tree at dir, an empty directory, until it is unmounted. It returns when the mount is usable. Errors
+// are *MountError; they leave no mount behind.
+//
+// As root it mounts by itself, for all users; as another user through fusermount3, for that user.
+func Mount(dir string, t *layers.Tree, o *Options) (*Server, error) {
+	return thisHost().mount(dir, t, o)
+}
+
+func (h host) mount(dir string, t *layers.Tree, o *Options) (*Server, error) {
+	o = o.withDefaults()
+	if !h.root && (o.Suid || o.Dev) {
+		return nil, &MountError{
+			Op: "mount", Dir: dir, Problem: "only root can mount with set-uid programs or devices", Err: syscall.EPERM,
+			Fix: "leave out --suid and --dev, or run as root",
+		}
+	}
+	dir, err := h.mountpoint(dir)
+	if err != nil {
+		return nil, err
+	}
+	device, err := h.attach(dir, o)
+	if err != nil {
+		return nil, err
+	}
+	s, err := serve(h, dir, device, t, o)
+	if err != nil {
+		err = errors.Join(err, h.detach(dir, true))
+		return nil, &MountError{Op: "mount", Dir: dir, Problem: "the kernel did not start the file system: " + err.Error(), Err: err}
+	}
+	if h.root {
+		if err := raiseReadAhead(dir); err != nil {
+			o.Log.Debug("reading ahead by the kernel's default", "dir", dir, "error", err)
+		}
+	}
+	return s, nil
+}
+
+func (o *Options) withDefaults() *Options {
+	if o == nil {
+		o = new(Options)
+	}
+	c := *o
+	if c.Name == "" {
+		c.Name = Subtype
+	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	return &c
+}
+
+// serve starts to answer the kernel on an attached device, which it takes over.
+func serve(h host, dir string, device int, t *layers.Tree, o *Options) (*Server, error) {
+	a := newAdaptor(t, o.Log)
+	loop, err := fuse.NewServer(a, fmt.Sprintf("/dev/fd/%d", device), fuseOptions(o))
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{host: h, dir: dir, adaptor: a, done: make(chan struct{})}
+	go func() {
+		defer close(s.done)
+		loop.Serve()
+	}()
+	return s, nil
+}
+
+// fuseOptions are go-fuse's. It does not mount for us, so the mount options are elsewhere.
+func fuseOptions(o *Options) *fuse.MountOptions {
+	return &fuse.MountOptions{
+		Name:                     Subtype,
+		MaxWrite:                 maxRequest, // go-fuse derives the size of reads from it
+		MaxBackground:            maxBackground,
+		EnableSymlinkCaching:     true,
+		ExplicitDataCacheControl: true,
+		EnableAcl:                true,                    // the kernel checks the image's ACLs
+		IDMappedMount:            true,                    // mount_setattr(2) may map the owners
+		ExtraCapabilities:        fuse.CAP_EXPORT_SUPPORT, // file handles last: node IDs do
+		DisableSplice:            true,                    // content comes from memory, never from a descriptor
+		Debug:                    o.Debug,
+		Logger:                   slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
+		PanicHandler: func(v any) fuse.Status {
+			o.Log.Error("panic while serving", "panic", v)
+			return fuse.EIO
+		},
+	}
+}
+
+// mountpoint checks that dir can be mounted on, and returns its canonical path.
+func (h host) mountpoint(dir string) (string, error) {
+	fail := func(problem, fix string, err error) (string, error) {
+		return "", &MountError{Op: "mount", Dir: dir, Problem: problem, Fix: fix, Err: err}
+	}
+	path, err := canonical(dir)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fail("no such directory", "make it with mkdir -p", syscall.ENOENT)
+	case err != nil:
+		return fail("can't be reached: "+err.Error(), "", err)
+	}
+	// The table comes first: a look at a dead mount would fail.
+	switch m, err := topmost(path); {
+	case err != nil:
+		return fail("is it mounted on already? "+err.Error(), "", err)
+	case m != nil && m.FSType == fsType:
+		return fail(m.Source+" is mounted there", "unmount it with imgfs umount", syscall.EBUSY)
+	case m != nil:
+		return fail("a "+m.FSType+" file system is mounted there", "choose another directory", syscall.EBUSY)
+	}
+	switch err := h.usable(path); {
+	case errors.Is(err, syscall.ENOTDIR):
+		return fail("not a directory", "choose a directory", syscall.ENOTDIR)
+	case errors.Is(err, syscall.ENOTEMPTY):
+		return fail("not empty", "choose an empty directory", syscall.ENOTEMPTY)
+	case errors.Is(err, os.ErrPermission):
+		return fail("no permission", "choose a directory that you can read and write", syscall.EACCES)
+	case err != nil:
+		return fail("can't be used: "+err.Error(), "", err)
+	}
+	return path, nil
+}
+
+// usable tells why a directory on which nothing is mounted can't be a mountpoint.
+func (h host) usable(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return syscall.ENOTDIR
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.Readdirnames(1); err == nil {
+		return syscall.ENOTEMPTY
+	} else if err != io.EOF {
+		return err
+	}
+	if h.root {
+		return nil
+	}
+	return unix.Access(dir, unix.W_OK) // fusermount3 asks for it
+}
+
+// raiseReadAhead sets how far the kernel reads ahead in the file system mounted at dir. It may be set only here:
+// what a FUSE server asks for at the start, the kernel caps at 128 KiB.
+func raiseReadAhead(dir string) error {
+	m, err := topmost(dir)
+	if err != nil {
+		return err
+	}
+	if m == nil || m.FSType != fsType {
+		return fmt.Errorf("%s is not in the mount table", dir)
+	}
+	bdi := fmt.Sprintf("/sys/class/bdi/%d:%d", m.Major, m.Minor)
+	return os.WriteFile(filepath.Join(bdi, "read_ahead_kb"), []byte(strconv.Itoa(readAheadKiB)), 0)
+}

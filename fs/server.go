@@ -1,0 +1,96 @@
+package fs
+
+import (
+	"errors"
+	"syscall"
+)
+
+// A Server answers the kernel for one mount. Its methods are safe for concurrent use.
+type Server struct {
+	host    host
+	dir     string
+	adaptor *adaptor
+	done    chan struct{} // closed when the kernel asks no more
+}
+
+// Stats count what a Server did since the mount. What the kernel has in its caches it does not ask for.
+type Stats struct {
+	Reads  uint64 // read requests, at most 512 KiB each, read-ahead included
+	Bytes  uint64 // bytes they were answered with
+	Errors uint64 // requests that failed for a reason of ours, answered with EIO
+}
+
+// Dir is the mountpoint, as an absolute path without symlinks.
+func (s *Server) Dir() string { return s.dir }
+
+// Stats returns the counts so far.
+func (s *Server) Stats() Stats {
+	c := &s.adaptor.stats
+	return Stats{Reads: c.reads.Load(), Bytes: c.bytes.Load(), Errors: c.errors.Load()}
+}
+
+// Wait returns when the file system is gone: unmounted, by whomever, and no longer in use by anyone, or its
+// connection aborted (the mount is then in the table still, as a dead one, for Unmount to clear).
+func (s *Server) Wait() { <-s.done }
+
+// Unmount takes the mount out of the mount table. If it is in use it stays, and the error is syscall.EBUSY. One that
+// is gone already is no error. Another mount namespace may have a copy that lives on: Wait tells when all are gone.
+func (s *Server) Unmount() error { return s.unmount(false) }
+
+// Detach is Unmount for a mount that is in use: nobody finds it any more, and it ends with its last user.
+func (s *Server) Detach() error { return s.unmount(true) }
+
+func (s *Server) unmount(lazy bool) error {
+	m, err := topmost(s.dir)
+	if err != nil {
+		return unmountFailed(s.dir, err)
+	}
+	if m == nil || m.FSType != fsType {
+		return nil
+	}
+	select {
+	case <-s.done:
+		// What is there is ours only if it is dead. To ask is safe: we have nothing to answer any more.
+		if !infoOf(m).Dead() {
+			return nil
+		}
+		lazy = true
+	default:
+	}
+	return unmountFailed(s.dir, s.host.detach(s.dir, lazy))
+}
+
+// Unmount unmounts the imgfs mount at dir, whichever process serves it. If it is in use it stays, and the error is
+// syscall.EBUSY, unless lazy asks to detach it at once and end it with its last user. A mount whose server is gone
+// is of no use to anyone, and is cleared even so. Errors are *MountError.
+//
+// Root may unmount all mounts, a user his own.
+func Unmount(dir string, lazy bool) error {
+	m, ok, err := MountAt(dir)
+	if err == nil && !ok {
+		err = errNotMounted
+	}
+	if err != nil {
+		return unmountFailed(dir, err)
+	}
+	h := thisHost()
+	err = h.detach(m.Dir, lazy)
+	if errors.Is(err, syscall.EBUSY) && !lazy && m.Dead() {
+		err = h.detach(m.Dir, true)
+	}
+	return unmountFailed(dir, err)
+}
+
+var errNotMounted = errors.New("no imgfs image is mounted there")
+
+// unmountFailed makes err, if it is one, a *MountError.
+func unmountFailed(dir string, err error) error {
+	if err == nil {
+		return nil
+	}
+	e := &MountError{Op: "unmount", Dir: dir, Problem: err.Error(), Err: err}
+	if errors.Is(err, syscall.EBUSY) {
+		e.Problem, e.Fix = "in use", "fuser -vm "+dir+" shows by whom; a lazy unmount detaches it even so"
+	}
+	return e
+}

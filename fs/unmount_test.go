@@ -1,0 +1,175 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestAMountInUseStaysUntilItIsFree(t *testing.T) {
+	s := mounted(t, sample().tree(t), nil)
+	fd := opened(t, s.Dir()+"/etc")
+	for _, err := range []error{s.Unmount(), Unmount(s.Dir(), false)} {
+		if !errors.Is(err, syscall.EBUSY) || !errors.Is(err, ErrMount) || !strings.Contains(err.Error(), "in use") {
+			t.Errorf("in use: %v", err)
+		}
+	}
+	if _, err := readFile(s.Dir()+"/etc/hostname", 10); err != nil {
+		t.Errorf("after a refused unmount: %v", err)
+	}
+	unix.Dup2(opened(t, "/"), fd)
+	if err := s.Unmount(); err != nil {
+		t.Error(err)
+	}
+	s.Wait()
+	if err := s.Unmount(); err != nil {
+		t.Errorf("once more: %v", err)
+	}
+}
+
+func TestADetachedMountServesItsLastUser(t *testing.T) {
+	s := mounted(t, sample().tree(t), nil)
+	fd := opened(t, s.Dir())
+	if err := s.Detach(); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := topmost(s.Dir()); m != nil || err != nil {
+		t.Errorf("still there: %v, %v", m, err)
+	}
+	file, err := unix.Openat(fd, "etc/hostname", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 10)
+	if n, err := unix.Read(file, buf); string(buf[:n]) != "imgfs\n" {
+		t.Errorf("read %q, %v", buf[:n], err)
+	}
+	unix.Close(file)
+	select {
+	case <-s.done:
+		t.Error("gone while in use")
+	default:
+	}
+	unix.Dup2(opened(t, "/"), fd)
+	s.Wait()
+}
+
+func TestWaitReturnsWhoeverUnmounts(t *testing.T) {
+	for name, unmount := range map[string]func(dir string) error{
+		"umount(8)":    func(dir string) error { return exec.Command("umount", dir).Run() },
+		"fusermount3":  func(dir string) error { return exec.Command("fusermount3", "-u", dir).Run() },
+		"this package": func(dir string) error { return Unmount(dir, false) },
+	} {
+		s := mounted(t, sample().tree(t), nil)
+		if err := unmount(s.Dir()); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		s.Wait()
+	}
+}
+
+func TestADeadMountIsSeenAndCleared(t *testing.T) {
+	for _, busy := range []bool{false, true} {
+		dir := publicDir(t)
+		server := start(t, 0, "serve", dir).ready(t)
+		if busy {
+			opened(t, dir)
+		}
+		kill(t, server)
+		m, ok, err := MountAt(dir)
+		if err != nil || !ok || !m.Dead() {
+			t.Fatalf("mount is %+v, %v, %v; want a dead one", m, ok, err)
+		}
+		_, err = Mount(dir, sample().tree(t), nil)
+		if !errors.Is(err, syscall.EBUSY) || !strings.Contains(err.Error(), "imgfs umount") {
+			t.Errorf("mounting over it: %v", err)
+		}
+		if err := Unmount(dir, false); err != nil {
+			t.Error(err)
+		}
+		if m, ok, err := MountAt(dir); ok || err != nil {
+			t.Errorf("after the unmount: %v, %v", m, err)
+		}
+		if err := os.Remove(dir); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func kill(t testing.TB, p *process) {
+	t.Helper()
+	if err := p.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	p.Wait()
+}
+
+func TestAnAbortedServerClearsItsMount(t *testing.T) {
+	s := mounted(t, sample().tree(t), nil)
+	var st unix.Stat_t
+	if err := unix.Stat(s.Dir(), &st); err != nil {
+		t.Fatal(err)
+	}
+	abortConnection(t, st.Dev)
+	s.Wait()
+	if err := s.Unmount(); err != nil {
+		t.Error(err)
+	}
+	if m, ok, err := MountAt(s.Dir()); ok || err != nil {
+		t.Errorf("after the unmount: %v, %v", m, err)
+	}
+}
+
+// abortConnection ends a FUSE connection by what its file system's device number is, as an administrator may.
+func abortConnection(t testing.TB, dev uint64) {
+	t.Helper()
+	dir := publicDir(t)
+	if err := unix.Mount("none", dir, "fusectl", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(dir, 0)
+	if err := os.WriteFile(fmt.Sprintf("%s/%d/abort", dir, unix.Minor(dev)), []byte("1"), 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAServerLeavesAnothersMountAlone(t *testing.T) {
+	tree := sample().tree(t)
+	first := mounted(t, tree, nil)
+	if err := first.Unmount(); err != nil {
+		t.Fatal(err)
+	}
+	first.Wait()
+	start(t, 0, "serve", first.Dir()).ready(t)
+	if err := errors.Join(first.Unmount(), first.Detach()); err != nil {
+		t.Error(err)
+	}
+	if m, ok, err := MountAt(first.Dir()); !ok || m.Dead() || err != nil {
+		t.Errorf("the other mount is gone: %v, %v", m, err)
+	}
+	if err := Unmount(first.Dir(), false); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOnlyImagesAreUnmounted(t *testing.T) {
+	dir := publicDir(t)
+	if err := unix.Mount("none", dir, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, 0) })
+	for _, dir := range []string{dir, publicDir(t), dir + "/none"} {
+		if err := Unmount(dir, true); !errors.Is(err, ErrMount) {
+			t.Errorf("%s: %v", dir, err)
+		}
+	}
+	if m := entry(t, dir); m.FSType != "tmpfs" {
+		t.Errorf("the tmpfs is gone: %v", m)
+	}
+}

@@ -1,0 +1,140 @@
+package fs
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// userDir is an empty directory of nobody.
+func userDir(t testing.TB) string {
+	t.Helper()
+	dir := publicDir(t)
+	if err := os.Chown(dir, nobody, nobody); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestAUserMountsThroughTheHelper(t *testing.T) {
+	dir := userDir(t)
+	server := start(t, nobody, "serve", dir).ready(t)
+	m := entry(t, dir)
+	if m.FSType != "fuse.imgfs" || m.Source != `sample, as \ itself` {
+		t.Errorf("type %q, source %q", m.FSType, m.Source)
+	}
+	for _, o := range []string{"ro", "nosuid", "nodev"} {
+		if !strings.Contains(","+m.Options+",", ","+o+",") {
+			t.Errorf("options %s are without %s", m.Options, o)
+		}
+	}
+	play(t, nobody, "compare", dir)
+	if _, err := os.Stat(filepath.Join(dir, "etc")); !os.IsPermission(err) {
+		t.Errorf("root sees another's mount: %v", err)
+	}
+	server.in.Close() // which makes it unmount
+	if err := server.Wait(); err != nil {
+		t.Errorf("server: %v", err)
+	}
+	if m, ok, err := MountAt(dir); ok || err != nil {
+		t.Errorf("after the unmount: %v, %v", m, err)
+	}
+}
+
+func TestAUserIsToldWhatHeMayNot(t *testing.T) {
+	foreign := publicDir(t)
+	if err := os.Chmod(foreign, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	closed := publicDir(t)
+	if err := os.Chmod(closed, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	below := filepath.Join(closed, "below")
+	if err := os.Mkdir(below, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{userDir(t), "suid"}, "leave out --suid and --dev, or run as root"},
+		{[]string{userDir(t), "dev"}, "leave out --suid and --dev, or run as root"},
+		{[]string{userDir(t), "allow_other"}, "have root add the line user_allow_other to /etc/fuse.conf"},
+		{[]string{foreign}, "no permission (choose a directory that you can read and write)"},
+		{[]string{closed}, "no permission"},
+		{[]string{below}, "no permission"},
+	} {
+		p := start(t, nobody, "serve", tc.args...)
+		if line := p.line(t); !strings.Contains(line, tc.says) {
+			t.Errorf("%v: %q does not say %q", tc.args, line, tc.says)
+		}
+		if m, err := topmost(tc.args[0]); m != nil || err != nil {
+			t.Errorf("%v: left mounted: %v, %v", tc.args, m, err)
+		}
+	}
+}
+
+func TestAUserIsToldThatTheDeviceIsClosed(t *testing.T) {
+	if err := os.Chmod("/dev/fuse", 0o600); err != nil { // of the tests' own mount namespace
+		t.Fatal(err)
+	}
+	defer os.Chmod("/dev/fuse", 0o666)
+	if line := start(t, nobody, "serve", userDir(t)).line(t); !strings.Contains(line, "chmod 666 /dev/fuse") {
+		t.Errorf("mount says %q", line)
+	}
+}
+
+func TestWhatTheHelperSaysComesWithWhatToDo(t *testing.T) {
+	for said, fix := range map[string]string{
+		"fusermount3: mount failed: Operation not permitted":                                       "is fusermount3 set-uid root?",
+		"fusermount3: too many FUSE filesystems mounted; mount_max=N can be set in /etc/fuse.conf": "have root raise mount_max",
+	} {
+		err := thisHost().helperRefused("/mnt", &helperError{said: said})
+		if !strings.Contains(err.Error(), said) || !strings.Contains(err.Error(), fix) {
+			t.Errorf("%q does not say %q", err, fix)
+		}
+	}
+}
+
+func TestRootUnmountsAUsersMount(t *testing.T) {
+	dir := userDir(t)
+	server := start(t, nobody, "serve", dir).ready(t)
+	if err := Unmount(dir, false); err != nil {
+		t.Error(err)
+	}
+	if err := server.Wait(); err != nil {
+		t.Errorf("server: %v", err)
+	}
+}
+
+func TestAUserClearsHisDeadMount(t *testing.T) {
+	dir := userDir(t)
+	kill(t, start(t, nobody, "serve", dir).ready(t))
+	play(t, nobody, "unmount", dir)
+	if m, err := topmost(dir); m != nil || err != nil {
+		t.Errorf("still there: %v, %v", m, err)
+	}
+}
+
+func TestAUserIsToldThatHisMountIsInUse(t *testing.T) {
+	dir := userDir(t)
+	start(t, nobody, "serve", dir).ready(t)
+	holder := start(t, nobody, "hold", dir).ready(t)
+	if line := start(t, nobody, "unmount", dir).line(t); !strings.Contains(line, "in use") {
+		t.Errorf("unmount says %q", line)
+	}
+	kill(t, holder)
+	play(t, nobody, "unmount", dir)
+}
+
+func TestAUserDoesNotUnmountAnothers(t *testing.T) {
+	s := mounted(t, sample().tree(t), nil)
+	if line := start(t, nobody, "unmount", s.Dir()).line(t); !strings.Contains(line, "unmount "+s.Dir()+": ") {
+		t.Errorf("unmount says %q", line)
+	}
+	if err := compare(s.Dir(), s.adaptor.ops.tree); err != nil {
+		t.Error(err)
+	}
+}
