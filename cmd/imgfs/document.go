@@ -1,0 +1,48 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"imgfs/fetcher"
+)
+
+func (a *app) manifestCommand() *cobra.Command {
+	return a.documentCommand("manifest", "Print an image's manifest, byte for byte", func(im *fetcher.Image) []byte { return im.Manifest })
+}
+
+func (a *app) configCommand() *cobra.Command {
+	return a.documentCommand("config", "Print an image's config, byte for byte", func(im *fetcher.Image) []byte { return im.Config })
+}
+
+func (a *app) digestCommand() *cobra.Command {
+	return a.documentCommand("digest", "Print the digest that a reference resolves to", func(im *fetcher.Image) []byte {
+		return fmt.Appendln(nil, im.Digest)
+	})
+}
+
+// documentCommand is a command that prints one thing of a resolved image.
+func (a *app) documentCommand(name, short string, of func(*fetcher.Image) []byte) *cobra.Command {
+	var f imageFlags
+	cmd := &cobra.Command{
+		Use:   name + " [flags] REF",
+		Short: short,
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, err := a.newSession(&f)
+			if err != nil {
+				return err
+			}
+			defer s.close()
+			im, err := s.resolve(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			_, err = a.stdout.Write(of(im))
+			return err
+		},
+	}
+	f.add(cmd.Flags())
+	return cmd
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"imgfs/fetcher"
+)
+
+// imageFlags are the flags of every command that takes a reference.
+type imageFlags struct {
+	cacheFlags
+	platform, authfile, creds, certDir string
+	tlsVerify, offline                 bool
+	memory                             byteSize
+}
+
+func (f *imageFlags) add(s *pflag.FlagSet) {
+	f.cacheFlags.add(s)
+	s.StringVar(&f.platform, "platform", "", "platform of the image, os/arch[/variant] (default: this machine's)")
+	s.StringVar(&f.authfile, "authfile", "", "file with registry credentials (default: podman's and docker's files)")
+	s.StringVar(&f.creds, "creds", "", "registry credentials, USER:PASSWORD")
+	s.StringVar(&f.certDir, "cert-dir", "", "directory with CA certificates (*.crt) and client certificates (*.cert, *.key)")
+	s.BoolVar(&f.tlsVerify, "tls-verify", true, "require HTTPS with a valid certificate; off also allows plain HTTP (always allowed on loopback)")
+	s.BoolVar(&f.offline, "offline", false, "use the cache only, no network")
+}
+
+// addMemory adds the flag of those commands that read file content.
+func (f *imageFlags) addMemory(s *pflag.FlagSet) {
+	f.memory = 128 << 20
+	s.Var(&f.memory, "memory", "memory for decoded data, like 64MiB")
+}
+
+func (f *imageFlags) options(a *app, store fetcher.Store) *fetcher.Options {
+	return &fetcher.Options{
+		Platform: f.platform, Authfile: f.authfile, Creds: f.creds, CertDir: f.certDir,
+		TLSVerify: &f.tlsVerify, Offline: f.offline, Store: store,
+		UserAgent: "imgfs/" + programVersion(), Log: a.log,
+	}
+}
+
+// cacheFlags are the flags of every command that uses the cache.
+type cacheFlags struct{ dir string }
+
+func (f *cacheFlags) add(s *pflag.FlagSet) {
+	s.StringVar(&f.dir, "cache-dir", "", "where layers and their indexes are kept (default: $IMGFS_CACHE_DIR, $XDG_CACHE_HOME/imgfs, ~/.cache/imgfs)")
+}
+
+// path is the cache directory.
+func (f *cacheFlags) path() (string, error) {
+	if f.dir != "" {
+		return filepath.Abs(f.dir)
+	}
+	if dir := os.Getenv("IMGFS_CACHE_DIR"); dir != "" {
+		return filepath.Abs(dir)
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", usageError{fmt.Errorf("no place for the cache: %w; use --cache-dir", err)}
+	}
+	return filepath.Join(dir, "imgfs"), nil
+}
+
+// A byteSize is a number of bytes as a flag: 134217728, 128MiB, 128M, 1GiB.
+type byteSize int64
+
+func (s *byteSize) String() string { return humanBytes(int64(*s)) }
+func (s *byteSize) Type() string   { return "SIZE" }
+
+func (s *byteSize) Set(v string) error {
+	digits := strings.TrimRight(v, "KMGTiBkmgtb ")
+	unit := strings.TrimSuffix(strings.TrimSuffix(strings.ToUpper(strings.TrimSpace(v[len(digits):])), "B"), "I")
+	shift, ok := map[string]int{"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[unit]
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if !ok || err != nil || n < 0 || n > 1<<60>>shift {
+		return fmt.Errorf("%q is not a size like 128MiB", v)
+	}
+	*s = byteSize(n << shift)
+	return nil
+}

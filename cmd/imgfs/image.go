@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+
+	"imgfs/cache"
+	"imgfs/fetcher"
+	"imgfs/layers"
+)
+
+// A session is the wiring of one command that works on images: where they come from, where they are kept.
+type session struct {
+	app    *app
+	cache  *cache.Cache
+	fetch  *fetcher.Fetcher
+	memory *cache.Memory
+}
+
+func (a *app) newSession(f *imageFlags) (*session, error) {
+	c, err := a.openCache(&f.cacheFlags)
+	if err != nil {
+		return nil, err
+	}
+	fetch, err := fetcher.New(f.options(a, store{c}))
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return &session{app: a, cache: c, fetch: fetch, memory: cache.NewMemory(int64(f.memory))}, nil
+}
+
+func (s *session) close() { s.cache.Close() }
+
+// A store is the cache as the fetcher knows it.
+type store struct{ *cache.Cache }
+
+func (s store) TagDigest(ref string) (digest.Digest, error) {
+	r, err := s.Ref(ref)
+	return r.Digest, err
+}
+
+func (s store) PutTag(ref string, d digest.Digest, mediaType string) error {
+	return s.PutRef(cache.Ref{Name: ref, Digest: d, MediaType: mediaType, Time: time.Now()})
+}
+
+// resolve turns a reference into the image it names.
+func (s *session) resolve(ctx context.Context, reference string) (*fetcher.Image, error) {
+	ref, err := fetcher.ParseReference(reference)
+	if err != nil {
+		return nil, err
+	}
+	return s.fetch.Resolve(ctx, ref)
+}
+
+// An image is an image that can be read: its layers indexed and merged.
+type image struct {
+	*fetcher.Image
+	tree   *layers.Tree
+	layers []*layer
+}
+
+// open resolves a reference, indexes those of its layers that are not, side by side, and merges them.
+func (s *session) open(ctx context.Context, reference string) (_ *image, err error) {
+	im, err := s.resolve(ctx, reference)
+	if err != nil {
+		return nil, err
+	}
+	opened := &image{Image: im, layers: make([]*layer, len(im.Layers))}
+	defer func() {
+		if err != nil {
+			opened.close()
+		}
+	}()
+	progress := s.app.newProgress()
+	defer progress.wait()
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.NumCPU())
+	for i, l := range im.Layers {
+		g.Go(func() (err error) {
+			opened.layers[i], err = s.openLayer(ctx, im, l, progress)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, fmt.Errorf("%s: %w", im.Ref, err)
+	}
+	return opened, opened.merge(s.app)
+}
+
+func (im *image) merge(a *app) error {
+	ls := make([]layers.Layer, len(im.layers))
+	for i, l := range im.layers {
+		ls[i] = layers.Layer{Digest: l.index.Blob(), Entries: l.index.Entries(), Tar: l.reader}
+	}
+	tree, warnings, err := layers.Merge(ls)
+	if err != nil {
+		return fmt.Errorf("%s: %w", im.Ref, err)
+	}
+	for _, w := range warnings {
+		a.log.Warn(w.String())
+	}
+	im.tree = tree
+	return nil
+}
+
+func (im *image) close() {
+	for _, l := range im.layers {
+		if l != nil {
+			l.close()
+		}
+	}
+}

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// mayImport is who may know whom, of our own packages, in code that is not a test. A new arrow is a decision: it
+// belongs into docs/design.md as well.
+var mayImport = map[string][]string{
+	"imgfs/cmd/imgfs":     {"imgfs/cache", "imgfs/fetcher", "imgfs/fs", "imgfs/index", "imgfs/layers"},
+	"imgfs/fs":            {"imgfs/layers"},
+	"imgfs/layers":        {"imgfs/index"},
+	"imgfs/index":         {"imgfs/index/inflate"},
+	"imgfs/index/inflate": {},
+	"imgfs/cache":         {},
+	"imgfs/fetcher":       {},
+	// For tests and the demonstration alone.
+	"imgfs/internal/testimage": {},
+	"imgfs/e2e/demo":           {"imgfs/internal/testimage"},
+}
+
+func TestPackagesImportOnlyWhatTheTableAllows(t *testing.T) {
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports,GoFiles", "imgfs/...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	seen := 0
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; seen++ {
+		var p struct {
+			ImportPath       string
+			Imports, GoFiles []string
+		}
+		if err := d.Decode(&p); err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if len(p.GoFiles) == 0 || strings.HasPrefix(p.ImportPath, "imgfs/e2e/internal/") {
+			continue // tests only, or what only they import
+		}
+		allowed, listed := mayImport[p.ImportPath]
+		if !listed {
+			t.Errorf("package %s is not in the table", p.ImportPath)
+		}
+		for _, i := range p.Imports {
+			if strings.HasPrefix(i, "imgfs/") && !slices.Contains(allowed, i) {
+				t.Errorf("%s imports %s, which the table does not allow", p.ImportPath, i)
+			}
+		}
+	}
+	if seen < len(mayImport) {
+		t.Errorf("go list shows %d packages, the table has %d", seen, len(mayImport))
+	}
+}

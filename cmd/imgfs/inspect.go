@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	iofs "io/fs"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/spf13/cobra"
+
+	"imgfs/fetcher"
+	"imgfs/index"
+)
+
+func (a *app) inspectCommand() *cobra.Command {
+	var f imageFlags
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "inspect [flags] REF",
+		Short: "Show an image: digests, platform, config, layers and which of them are indexed",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			i, err := a.inspect(cmd.Context(), &f, args[0])
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return a.printJSON(i)
+			}
+			return a.printInspection(i)
+		},
+	}
+	f.add(cmd.Flags())
+	addJSON(cmd, &asJSON)
+	return cmd
+}
+
+// An inspection is what inspect shows of an image.
+type inspection struct {
+	Name           string            `json:"name"`
+	Digest         digest.Digest     `json:"digest"`          // what the reference names: an index or the manifest
+	ManifestDigest digest.Digest     `json:"manifest_digest"` // of the platform
+	MediaType      string            `json:"media_type"`
+	Platform       string            `json:"platform"`
+	Created        *time.Time        `json:"created,omitempty"`
+	ConfigDigest   digest.Digest     `json:"config_digest"`
+	Config         v1.ImageConfig    `json:"config"`
+	Size           int64             `json:"size"` // compressed bytes of all layers
+	Layers         []layerInspection `json:"layers"`
+}
+
+type layerInspection struct {
+	Digest    digest.Digest `json:"digest"`
+	DiffID    digest.Digest `json:"diff_id"`
+	MediaType string        `json:"media_type"`
+	Size      int64         `json:"size"`
+	Index     *indexState   `json:"index,omitempty"` // absent if the layer is not indexed yet
+	Cached    int64         `json:"cached"`          // bytes of the blob that are in the cache
+}
+
+type indexState struct {
+	Format  string `json:"format"`
+	Entries int    `json:"entries"`
+	Spans   int    `json:"spans"`
+	TarSize int64  `json:"tar_size"`
+	Size    int64  `json:"size"` // of the index
+}
+
+func (a *app) inspect(ctx context.Context, f *imageFlags, ref string) (*inspection, error) {
+	s, err := a.newSession(f)
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	im, err := s.resolve(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	config, err := parseConfig(im)
+	if err != nil {
+		return nil, err
+	}
+	i := &inspection{
+		Name: im.Ref.String(), Digest: im.Digest, ManifestDigest: im.ManifestDigest, MediaType: im.MediaType,
+		Platform: platformString(im.Platform), Created: config.Created, ConfigDigest: im.ConfigDigest, Config: config.Config,
+		Layers: []layerInspection{},
+	}
+	for _, l := range im.Layers {
+		li, err := s.inspectLayer(l)
+		if err != nil {
+			return nil, err
+		}
+		i.Layers = append(i.Layers, li)
+		i.Size += l.Size
+	}
+	return i, nil
+}
+
+func (s *session) inspectLayer(l fetcher.Layer) (layerInspection, error) {
+	i := layerInspection{Digest: l.Digest, DiffID: l.DiffID, MediaType: l.MediaType, Size: l.Size}
+	cached, _, err := s.cache.HasBlob(l.Digest)
+	if err != nil && !errors.Is(err, iofs.ErrNotExist) {
+		return i, err
+	}
+	i.Cached = cached
+	f, err := s.cache.OpenIndex(l.Digest)
+	if errors.Is(err, iofs.ErrNotExist) {
+		return i, nil
+	}
+	if err != nil {
+		return i, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return i, err
+	}
+	x, err := index.Open(f, st.Size())
+	if err != nil {
+		return i, nil // of no use: as good as not indexed
+	}
+	i.Index = &indexState{string(x.Format()), x.NumEntries(), x.NumSpans(), x.TarSize(), st.Size()}
+	return i, nil
+}
+
+func parseConfig(im *fetcher.Image) (*v1.Image, error) {
+	var c v1.Image
+	if err := json.Unmarshal(im.Config, &c); err != nil {
+		return nil, fmt.Errorf("%s: config %s: %w", im.Ref, im.ConfigDigest, err)
+	}
+	return &c, nil
+}
+
+func platformString(p v1.Platform) string {
+	s := p.OS + "/" + p.Architecture
+	if p.Variant != "" {
+		s += "/" + p.Variant
+	}
+	return s
+}
+
+func (a *app) printInspection(i *inspection) error {
+	line := func(key, value string) {
+		if value != "" {
+			fmt.Fprintf(a.stdout, "%-12s %s\n", key+":", strings.ReplaceAll(printable(value), "\n", `\n`))
+		}
+	}
+	line("Name", i.Name)
+	line("Digest", i.Digest.String())
+	if i.ManifestDigest != i.Digest {
+		line("Manifest", i.ManifestDigest.String())
+	}
+	line("Media type", i.MediaType)
+	line("Platform", i.Platform)
+	if i.Created != nil {
+		line("Created", i.Created.Format(time.RFC3339))
+	}
+	line("Config", i.ConfigDigest.String())
+	c := i.Config
+	line("User", c.User)
+	line("Entrypoint", quoted(c.Entrypoint))
+	line("Cmd", quoted(c.Cmd))
+	line("Workdir", c.WorkingDir)
+	for _, e := range c.Env {
+		line("Env", e)
+	}
+	for _, k := range sortedKeys(c.Labels) {
+		line("Label", k+"="+c.Labels[k])
+	}
+	line("Size", fmt.Sprintf("%s in %d layers", humanBytes(i.Size), len(i.Layers)))
+	fmt.Fprintln(a.stdout)
+	t := a.newTable("LAYER", "DIFF ID", "SIZE", "CACHED", "INDEX")
+	for _, l := range i.Layers {
+		state := "none"
+		if x := l.Index; x != nil {
+			state = fmt.Sprintf("%d entries, %d spans, %s", x.Entries, x.Spans, humanBytes(x.Size))
+		}
+		t.row(l.Digest.String(), l.DiffID.String(), humanBytes(l.Size), humanBytes(l.Cached), state)
+	}
+	return t.flush()
+}
+
+// quoted is a command as a list of quoted words, empty for none.
+func quoted(words []string) string {
+	q := make([]string, len(words))
+	for i, w := range words {
+		q[i] = fmt.Sprintf("%q", w)
+	}
+	return strings.Join(q, " ")
+}

@@ -1,0 +1,256 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	iofs "io/fs"
+	"log/slog"
+
+	"github.com/opencontainers/go-digest"
+
+	"imgfs/cache"
+	"imgfs/fetcher"
+	"imgfs/index"
+)
+
+// A layer is a layer that can be read at random.
+type layer struct {
+	index  *index.Index
+	reader *index.Reader
+	blob   *cache.Blob // nil for a layer that is read in place
+	files  []io.Closer
+}
+
+func (l *layer) close() {
+	for _, f := range l.files {
+		f.Close()
+	}
+}
+
+// inPlace is a blob that is a file of the image's own: nothing is cached, so nothing can be dropped.
+type inPlace struct{ io.ReaderAt }
+
+func (inPlace) Discard(int64, int64) error { return nil }
+
+// openLayer opens a layer by its index from the cache, or by the one it builds.
+func (s *session) openLayer(ctx context.Context, im *fetcher.Image, l fetcher.Layer, p *progress) (_ *layer, err error) {
+	opened := &layer{}
+	defer func() {
+		if err != nil {
+			opened.close()
+		}
+	}()
+	src, err := s.fetch.Blob(ctx, im, l)
+	if err != nil {
+		return nil, err
+	}
+	opened.files = append(opened.files, src)
+	if err := s.openIndex(ctx, opened, src, l, p); err != nil {
+		return nil, err
+	}
+	var blob index.Blob = inPlace{src}
+	if !src.Local() {
+		opened.blob, err = s.cache.Blob(l.Digest, l.Size, src)
+		if err != nil {
+			return nil, err
+		}
+		opened.files = append(opened.files, opened.blob)
+		blob = opened.blob
+	}
+	opened.reader = index.NewReader(opened.index, blob, s.memory)
+	return opened, nil
+}
+
+func (s *session) openIndex(ctx context.Context, to *layer, src *fetcher.Blob, l fetcher.Layer, p *progress) error {
+	found, err := s.cachedIndex(to, l)
+	if found || err != nil {
+		return err
+	}
+	unlock, err := s.cache.Lock(ctx, l.Digest)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	// Whoever held the lock may have built it.
+	if found, err = s.cachedIndex(to, l); found || err != nil {
+		return err
+	}
+	return s.buildIndex(ctx, to, src, l, p)
+}
+
+// cachedIndex opens the index of a layer from the cache; one that is of no use is as good as none.
+func (s *session) cachedIndex(to *layer, l fetcher.Layer) (found bool, err error) {
+	f, err := s.cache.OpenIndex(l.Digest)
+	if errors.Is(err, iofs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	st, err := f.Stat()
+	if err == nil {
+		to.index, err = index.Open(f, st.Size())
+	}
+	if err != nil {
+		f.Close()
+		s.app.log.Info("index is built anew", "layer", l.Digest, "why", err)
+		return false, nil
+	}
+	to.files = append(to.files, f)
+	// The index holds what the blob is; another image may claim that it is something else.
+	if l.DiffID != "" && l.DiffID != to.index.DiffID() {
+		return false, &index.MismatchError{Blob: l.Digest, What: "diff ID", Expected: l.DiffID.String(), Found: to.index.DiffID().String()}
+	}
+	return true, nil
+}
+
+// buildIndex builds the index of a layer, in the cache if it can be and in memory otherwise, and opens it.
+func (s *session) buildIndex(ctx context.Context, to *layer, src *fetcher.Blob, l fetcher.Layer, p *progress) error {
+	err := s.buildInCache(ctx, src, l, p)
+	if err == nil {
+		found, err := s.cachedIndex(to, l)
+		if err == nil && !found {
+			err = fmt.Errorf("layer %s: the index just built can't be read", l.Digest)
+		}
+		return err
+	}
+	var broken cacheWriteError
+	if !errors.As(err, &broken) {
+		return err
+	}
+	s.app.log.Warn("the cache takes no index, it is built in memory", "layer", l.Digest, "why", broken.err)
+	var buf bytes.Buffer
+	if err := s.stream(ctx, src, l, p, &buf); err != nil {
+		return err
+	}
+	to.index, err = index.Open(bytes.NewReader(buf.Bytes()), int64(buf.Len()))
+	return err
+}
+
+// A cacheWriteError is a failure to keep something: no reason not to go on without.
+type cacheWriteError struct{ err error }
+
+func (e cacheWriteError) Error() string { return e.err.Error() }
+func (e cacheWriteError) Unwrap() error { return e.err }
+
+func (s *session) buildInCache(ctx context.Context, src *fetcher.Blob, l fetcher.Layer, p *progress) error {
+	t, err := s.cache.Create(cache.Indexes, l.Digest)
+	if err != nil {
+		return cacheWriteError{err}
+	}
+	defer t.Abort()
+	err = s.stream(ctx, src, l, p, writerFunc(func(b []byte) (int, error) {
+		n, err := t.Write(b)
+		if err != nil {
+			err = cacheWriteError{err}
+		}
+		return n, err
+	}))
+	if err != nil {
+		return err
+	}
+	if err := t.Commit(); err != nil {
+		return cacheWriteError{err}
+	}
+	return nil
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+// stream reads the layer once and writes its index to w. A blob that has to be fetched goes to the cache as well, and
+// is kept if it is what it should be.
+func (s *session) stream(ctx context.Context, src *fetcher.Blob, l fetcher.Layer, p *progress, w io.Writer) error {
+	want := index.Want{Blob: l.Digest, Size: l.Size, DiffID: l.DiffID}
+	bar := p.layer(l.Digest, l.Size)
+	defer bar.done()
+	if src.Local() {
+		return index.Build(bar.reader(io.NewSectionReader(src, 0, l.Size)), want, w)
+	}
+	if b := s.intactBlob(src, l); b != nil {
+		defer b.Close()
+		return index.Build(bar.reader(io.NewSectionReader(b, 0, l.Size)), want, w)
+	}
+	r, err := src.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	k := s.newKeeper(l.Digest)
+	defer k.abort()
+	if err := index.Build(io.TeeReader(bar.reader(r), k), want, w); err != nil {
+		return err
+	}
+	k.commit()
+	return nil
+}
+
+// intactBlob is the whole blob of a layer out of the cache, if it is there and its digest is right; nil otherwise.
+func (s *session) intactBlob(src *fetcher.Blob, l fetcher.Layer) *cache.Blob {
+	cached, size, err := s.cache.HasBlob(l.Digest)
+	if err != nil || cached < size || size != l.Size {
+		return nil
+	}
+	b, err := s.cache.Blob(l.Digest, l.Size, src)
+	if err != nil {
+		return nil
+	}
+	v := l.Digest.Verifier()
+	if _, err := io.Copy(v, io.NewSectionReader(b, 0, l.Size)); err != nil || !v.Verified() {
+		s.app.log.Warn("a cached blob is damaged, it is fetched anew", "layer", l.Digest)
+		b.Close()
+		return nil
+	}
+	return b
+}
+
+// A keeper puts a blob into the cache while it streams by. Where the cache fails, the stream goes on without it.
+type keeper struct {
+	log    *slog.Logger
+	digest digest.Digest
+	temp   *cache.Temp // nil once it failed
+}
+
+func (s *session) newKeeper(d digest.Digest) *keeper {
+	k := &keeper{log: s.app.log, digest: d}
+	var err error
+	if k.temp, err = s.cache.Create(cache.Blobs, d); err != nil {
+		k.fail(err)
+	}
+	return k
+}
+
+func (k *keeper) fail(err error) {
+	k.log.Warn("a blob is not kept in the cache", "layer", k.digest, "why", err)
+	k.abort()
+}
+
+func (k *keeper) Write(b []byte) (int, error) {
+	if k.temp != nil {
+		if _, err := k.temp.Write(b); err != nil {
+			k.fail(err)
+		}
+	}
+	return len(b), nil
+}
+
+func (k *keeper) commit() {
+	if k.temp == nil {
+		return
+	}
+	if err := k.temp.Commit(); err != nil {
+		k.fail(err)
+	}
+}
+
+// abort drops what is not committed.
+func (k *keeper) abort() {
+	if k.temp != nil {
+		k.temp.Abort()
+		k.temp = nil
+	}
+}

@@ -1,0 +1,93 @@
+// Command imgfs mounts container images lazily: the merged tree of an image's layers as a read-only file system, with
+// only those bytes fetched that are touched.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	args, err := commandLine()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "imgfs:", err)
+		os.Exit(exitFailed)
+	}
+	os.Exit(run(args, os.Stdout, os.Stderr))
+}
+
+// run executes one command line and returns its exit code.
+func run(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	a := &app{args: args, stdout: stdout, stderr: stderr}
+	root := a.rootCommand()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err != nil && !a.started {
+		// Nothing ran yet, so it was the command line that cobra did not accept.
+		err = usageError{err}
+	}
+	var exit exitError
+	if errors.As(err, &exit) {
+		return exit.code
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "imgfs:", printable(err.Error()))
+	}
+	return exitCode(err)
+}
+
+// An app is what all commands share.
+type app struct {
+	args           []string // the command line
+	stdout, stderr io.Writer
+	log            *slog.Logger
+	logLevel       string
+	started        bool // the command line was accepted
+}
+
+func (a *app) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "imgfs",
+		Short: "Mount container images lazily, as they are",
+		Long: `imgfs mounts a container image from a registry or an OCI layout as a read-only file system.
+It needs no daemon and no conversion: the first mount streams and indexes each layer once,
+every later one fetches only the bytes that are touched.
+
+Exit codes: 0 ok; 1 failed; 2 not found; 3 usage; 4 authentication; 5 verification failed; 6 mount or privilege.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			a.started = true
+			return a.setUpLog()
+		},
+	}
+	root.PersistentFlags().StringVar(&a.logLevel, "log-level", "warn", "what is logged: debug, info, warn or error")
+	root.AddCommand(
+		a.mountCommand(), a.umountCommand(), a.psCommand(),
+		a.lsCommand(), a.catCommand(), a.statCommand(),
+		a.inspectCommand(), a.manifestCommand(), a.configCommand(), a.digestCommand(), a.historyCommand(),
+		a.cacheCommand(), a.versionCommand(),
+	)
+	return root
+}
+
+func (a *app) setUpLog() error {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(a.logLevel)); err != nil {
+		return usageError{fmt.Errorf("--log-level %q: want debug, info, warn or error", a.logLevel)}
+	}
+	a.log = slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: level}))
+	return nil
+}
