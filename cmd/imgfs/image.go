@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"time"
@@ -11,6 +12,7 @@ import (
 
 	"imgfs/cache"
 	"imgfs/fetcher"
+	"imgfs/index"
 	"imgfs/layers"
 )
 
@@ -66,11 +68,23 @@ type image struct {
 }
 
 // open resolves a reference, indexes those of its layers that are not, side by side, and merges them.
-func (s *session) open(ctx context.Context, reference string) (_ *image, err error) {
+func (s *session) open(ctx context.Context, reference string) (*image, error) {
 	im, err := s.resolve(ctx, reference)
 	if err != nil {
 		return nil, err
 	}
+	opened, err := s.openLayers(ctx, im)
+	if errors.Is(err, index.ErrDamaged) {
+		// An index was not what it was when it was written. It has been dropped, and is built anew.
+		opened, err = s.openLayers(ctx, im)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", im.Ref, err)
+	}
+	return opened, nil
+}
+
+func (s *session) openLayers(ctx context.Context, im *fetcher.Image) (_ *image, err error) {
 	opened := &image{Image: im, layers: make([]*layer, len(im.Layers))}
 	defer func() {
 		if err != nil {
@@ -88,7 +102,7 @@ func (s *session) open(ctx context.Context, reference string) (_ *image, err err
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return nil, fmt.Errorf("%s: %w", im.Ref, err)
+		return nil, err
 	}
 	return opened, opened.merge(s.app)
 }
@@ -96,11 +110,11 @@ func (s *session) open(ctx context.Context, reference string) (_ *image, err err
 func (im *image) merge(a *app) error {
 	ls := make([]layers.Layer, len(im.layers))
 	for i, l := range im.layers {
-		ls[i] = layers.Layer{Digest: l.index.Blob(), Entries: l.index.Entries(), Tar: l.reader}
+		ls[i] = layers.Layer{Digest: l.index.Blob(), Entries: l.entries(), Tar: l}
 	}
 	tree, warnings, err := layers.Merge(ls)
 	if err != nil {
-		return fmt.Errorf("%s: %w", im.Ref, err)
+		return err
 	}
 	for _, w := range warnings {
 		a.log.Warn(w.String())

@@ -7,7 +7,11 @@ import (
 	"fmt"
 	"io"
 	iofs "io/fs"
+	"iter"
 	"log/slog"
+	"slices"
+	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -18,16 +22,59 @@ import (
 
 // A layer is a layer that can be read at random.
 type layer struct {
-	index  *index.Index
-	reader *index.Reader
-	blob   *cache.Blob // nil for a layer that is read in place
-	files  []io.Closer
+	session *session
+	index   *index.Index
+	reader  *index.Reader
+	blob    *cache.Blob // nil for a layer that is read in place
+	files   []io.Closer // in the order of their opening
+	damaged sync.Once
 }
 
 func (l *layer) close() {
-	for _, f := range l.files {
+	for _, f := range slices.Backward(l.files) {
 		f.Close()
 	}
+}
+
+// ReadAt reads the layer's tar.
+func (l *layer) ReadAt(p []byte, off int64) (int, error) {
+	n, err := l.reader.ReadAt(p, off)
+	l.notice(err)
+	return n, err
+}
+
+// entries gives the entries of the layer's tar.
+func (l *layer) entries() iter.Seq2[*index.Entry, error] {
+	return func(yield func(*index.Entry, error) bool) {
+		for e, err := range l.index.Entries() {
+			l.notice(err)
+			if !yield(e, err) {
+				return
+			}
+		}
+	}
+}
+
+// notice drops an index that turns out to be damaged, so that the next mount builds it anew.
+func (l *layer) notice(err error) {
+	if !errors.Is(err, index.ErrDamaged) {
+		return
+	}
+	l.damaged.Do(func() {
+		c, d, log := l.session.cache, l.index.Blob(), l.session.app.log
+		log.Warn("an index is damaged, the next mount builds it anew", "layer", d, "why", err)
+		// Who holds the lock is building it anew already; readers do not wait for that.
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		unlock, err := c.Lock(ctx, d)
+		if err == nil {
+			err = c.RemoveIndex(d)
+			unlock()
+		}
+		if err != nil {
+			log.Warn("a damaged index is not removed", "layer", d, "why", err)
+		}
+	})
 }
 
 // inPlace is a blob that is a file of the image's own: nothing is cached, so nothing can be dropped.
@@ -37,7 +84,7 @@ func (inPlace) Discard(int64, int64) error { return nil }
 
 // openLayer opens a layer by its index from the cache, or by the one it builds.
 func (s *session) openLayer(ctx context.Context, im *fetcher.Image, l fetcher.Layer, p *progress) (_ *layer, err error) {
-	opened := &layer{}
+	opened := &layer{session: s}
 	defer func() {
 		if err != nil {
 			opened.close()
@@ -94,6 +141,9 @@ func (s *session) cachedIndex(to *layer, l fetcher.Layer) (found bool, err error
 	if err == nil {
 		to.index, err = index.Open(f, st.Size())
 	}
+	if err == nil && to.index.Blob() != l.Digest {
+		err = fmt.Errorf("it is that of layer %s", to.index.Blob())
+	}
 	if err != nil {
 		f.Close()
 		s.app.log.Info("index is built anew", "layer", l.Digest, "why", err)
@@ -103,6 +153,9 @@ func (s *session) cachedIndex(to *layer, l fetcher.Layer) (found bool, err error
 	// The index holds what the blob is; another image may claim that it is something else.
 	if l.DiffID != "" && l.DiffID != to.index.DiffID() {
 		return false, &index.MismatchError{Blob: l.Digest, What: "diff ID", Expected: l.DiffID.String(), Found: to.index.DiffID().String()}
+	}
+	if l.Size != to.index.Size() {
+		return false, &index.MismatchError{Blob: l.Digest, What: "size", Expected: fmt.Sprint(l.Size), Found: fmt.Sprint(to.index.Size())}
 	}
 	return true, nil
 }
