@@ -39,8 +39,8 @@ func BenchmarkMemoryUseMiss(b *testing.B) {
 	}
 }
 
-// BenchmarkReadAtHit reads a cached blob of many pieces, and a plain file of
-// the same bytes.
+// BenchmarkReadAtHit reads a cached blob of many pieces (Blob), its file alone
+// (Sparse), and a plain file of the same bytes (File).
 func BenchmarkReadAtHit(b *testing.B) {
 	const size = 32 << 20
 	dir := filepath.Join(b.TempDir(), "cache")
@@ -66,7 +66,7 @@ func BenchmarkReadAtHit(b *testing.B) {
 		for _, peer := range []struct {
 			name string
 			r    io.ReaderAt
-		}{{"Blob", blob}, {"File", file}} {
+		}{{"Blob", blob}, {"Sparse", io.NewSectionReader(blob.file.f, dataStart, size)}, {"File", file}} {
 			b.Run(fmt.Sprintf("%s/%dKiB", peer.name, n>>10), func(b *testing.B) {
 				p := make([]byte, n)
 				rnd := rand.New(rand.NewPCG(1, 1))

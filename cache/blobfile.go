@@ -94,7 +94,7 @@ func (b *blobFile) start(size int64) error {
 				return err
 			}
 		}
-		if _, err := b.replay(piece{}); err != nil {
+		if err := b.replay(nil); err != nil {
 			return err
 		}
 		if b.log.size != size {
@@ -174,19 +174,19 @@ func (b *blobFile) withLog(done <-chan struct{}, write bool, do func() error) er
 func (b *blobFile) sync(done <-chan struct{}) (changed bool, err error) {
 	err = b.withLog(done, false, func() error {
 		before := b.log
-		_, err := b.replay(piece{})
+		err := b.replay(nil)
 		changed = b.log != before
 		return err
 	})
 	return changed, err
 }
 
-// replay reads the new part of the map, and reports whether something of p
-// was dropped there. Called by withLog.
-func (b *blobFile) replay(p piece) (dropped bool, err error) {
+// replay reads the new part of the map. What it drops leaves old, too. Called
+// by withLog.
+func (b *blobFile) replay(old *ranges) error {
 	moved, err := b.log.readHeader(b.f)
 	if err != nil {
-		return false, err
+		return err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -194,11 +194,12 @@ func (b *blobFile) replay(p piece) (dropped bool, err error) {
 		b.present = nil
 		b.drops++
 	}
-	err = b.log.replay(b.f, func(r record) {
+	return b.log.replay(b.f, func(r record) {
 		b.apply(r)
-		dropped = dropped || r.op == opDropped && r.lo < p.hi && p.lo < r.hi
+		if r.op == opDropped && old != nil {
+			*old = old.remove(r.piece)
+		}
 	})
-	return dropped, err
 }
 
 // apply does what a record says. Called with mu held.
@@ -248,7 +249,7 @@ func (b *blobFile) store(done <-chan struct{}, data []byte, off int64) error {
 		return errors.Join(err, b.reclaim(done, all))
 	}
 	return b.withLog(done, true, func() error {
-		if _, err := b.replay(piece{}); err != nil {
+		if err := b.replay(nil); err != nil {
 			return err
 		}
 		return b.record(record{opPresent, all})
@@ -258,7 +259,7 @@ func (b *blobFile) store(done <-chan struct{}, data []byte, off int64) error {
 // reclaim gives back the room of bytes that were written and not recorded.
 func (b *blobFile) reclaim(done <-chan struct{}, p piece) error {
 	return b.withLog(done, true, func() error {
-		if _, err := b.replay(piece{}); err != nil {
+		if err := b.replay(nil); err != nil {
 			return err
 		}
 		return b.eachMissing(p, func(m piece) error {
@@ -294,7 +295,7 @@ func (b *blobFile) hull(p piece) piece {
 // written under the lock of the map, as discard punches them.
 func (b *blobFile) storeLocked(done <-chan struct{}, data []byte, off int64) error {
 	return b.withLog(done, true, func() error {
-		if _, err := b.replay(piece{}); err != nil {
+		if err := b.replay(nil); err != nil {
 			return err
 		}
 		if _, err := b.f.WriteAt(data, dataStart+off); err != nil {
@@ -304,17 +305,23 @@ func (b *blobFile) storeLocked(done <-chan struct{}, data []byte, off int64) err
 	})
 }
 
-// discard drops p, unless another process has since this one looked last.
+// discard drops p, but not what another process has dropped of it since this
+// one looked last.
 func (b *blobFile) discard(done <-chan struct{}, p piece) error {
 	err := b.withLog(done, true, func() error {
-		dropped, err := b.replay(p)
-		if err != nil || dropped {
+		old := ranges{p}
+		if err := b.replay(&old); err != nil {
 			return err
 		}
-		if err := b.record(record{opDropped, p}); err != nil {
-			return err
+		for _, p := range old {
+			if err := b.record(record{opDropped, p}); err != nil {
+				return err
+			}
+			if err := b.punch(piece{dataStart + p.lo, dataStart + p.hi}); err != nil {
+				return err
+			}
 		}
-		return b.punch(piece{dataStart + p.lo, dataStart + p.hi})
+		return nil
 	})
 	if err != nil {
 		b.forget(p)

@@ -94,9 +94,6 @@ func open(dir string, log *slog.Logger) (*Cache, error) {
 // Close lets the directory go. Blobs and indexes that are open stay so.
 func (c *Cache) Close() error { return c.root.Close() }
 
-// Dir returns the directory as it was given to [Open].
-func (c *Cache) Dir() string { return c.dir }
-
 // checkOwner refuses a directory into which another user could put files.
 func (c *Cache) checkOwner() error {
 	info, err := c.root.Stat(".")

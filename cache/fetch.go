@@ -155,8 +155,9 @@ func (b *Blob) fly(f *flight) {
 		unlock(b.file.f, f.lo, f.hi-f.lo)
 	}
 	if errors.Is(f.err, errors.ErrUnsupported) {
-		b.rangeless.Store(true)
-		b.log.Info("the source has no ranges; the whole blob is streamed", "blob", b.digest)
+		if !b.rangeless.Swap(true) {
+			b.log.Info("the source has no ranges; the whole blob is streamed", "blob", b.digest)
+		}
 		b.flyWhole(f)
 	}
 }

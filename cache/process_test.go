@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -102,7 +103,7 @@ func sharedSource() *source { return sourceOf(randomBytes(0, sharedSize)) }
 // sharedBlob is sharedSource's blob in dir; fetches are appended to a file
 // beside it.
 func sharedBlob(dir string) (*source, *Blob, error) {
-	c, err := Open(dir, nil)
+	c, err := Open(dir, &Options{Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -132,6 +133,7 @@ func childReadAll(dir string) error {
 		if string(p) != string(s.data[i*sharedStep:][:sharedStep]) {
 			return fmt.Errorf("step %d is wrong", i)
 		}
+		fmt.Println("read")
 	}
 	return b.Close()
 }
@@ -162,6 +164,24 @@ func TestProcessesFetchEachRangeOnce(t *testing.T) {
 	if len(seen) != sharedSize/sharedStep {
 		t.Errorf("%d ranges were fetched, want %d", len(seen), sharedSize/sharedStep)
 	}
+}
+
+func TestKilledAnywhereLeavesARightCache(t *testing.T) {
+	h := newHouse(t)
+	s := h.blob(sharedSize)
+	for steps := range 12 {
+		c := startChild(t, "readAll", h.dir)
+		for range steps {
+			c.says("read")
+		}
+		c.kill()
+		h.check()
+		if t.Failed() {
+			t.Fatalf("killed after %d steps", steps)
+		}
+	}
+	b := h.open(h.Cache, s)
+	wantRange(t, b, s.data, 0, sharedSize)
 }
 
 func childStandStill(dir string) error {
@@ -238,7 +258,7 @@ func (h *house) item(kind Kind, d digest.Digest) Item {
 }
 
 func childLock(dir string) error {
-	c, err := Open(dir, nil)
+	c, err := Open(dir, &Options{Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
@@ -305,7 +325,7 @@ func TestLockIsHeldByOneAtATime(t *testing.T) {
 }
 
 func childTemp(dir string) error {
-	c, err := Open(dir, nil)
+	c, err := Open(dir, &Options{Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
@@ -338,7 +358,7 @@ func TestOpenRemovesWhatTheDeadLeftAndNotWhatTheLivingWrite(t *testing.T) {
 }
 
 func childSpool(dir string) error {
-	c, err := Open(dir, nil)
+	c, err := Open(dir, &Options{Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}

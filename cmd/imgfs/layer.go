@@ -116,11 +116,14 @@ func (s *session) openIndex(ctx context.Context, to *layer, src *fetcher.Blob, l
 	if found || err != nil {
 		return err
 	}
-	unlock, err := s.cache.Lock(ctx, l.Digest)
-	if err != nil {
+	switch unlock, err := s.cache.Lock(ctx, l.Digest); {
+	case err == nil:
+		defer unlock()
+	case ctx.Err() != nil:
 		return err
+	default: // a cache that can't be written to: nobody else can build it there either
+		s.app.log.Info("layer is not locked", "layer", l.Digest, "why", err)
 	}
-	defer unlock()
 	// Whoever held the lock may have built it.
 	if found, err = s.cachedIndex(to, l); found || err != nil {
 		return err
