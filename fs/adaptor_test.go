@@ -10,7 +10,8 @@ import (
 func TestAnAbsentNameIsAnAnswerTheKernelMayKeep(t *testing.T) {
 	a := newAdaptor(sample().tree(t), slog.Default())
 	var out fuse.EntryOut
-	if status := a.Lookup(nil, &fuse.InHeader{NodeId: rootID}, "absent", &out); !status.Ok() || out.NodeId != 0 || out.EntryValid != forever {
+	status := a.Lookup(nil, &fuse.InHeader{NodeId: rootID}, "absent", &out)
+	if !status.Ok() || out.NodeId != 0 || out.EntryValid != forever {
 		t.Errorf("status %v, %+v", status, out)
 	}
 }

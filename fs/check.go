@@ -1,5 +1,98 @@
 package fs
 
-// Check finds out what Mount would find wrong with a mountpoint, without mounting: for callers who have a long way to go
-// before they have a tree. It returns the directory's absolute path without symlinks. Errors are *MountError.
-func Check(dir string) (string, error) { return thisHost().mountpoint(dir) }
+import (
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Check finds out what Mount would find wrong with a mountpoint and this machine, without mounting: for callers who
+// have a long way to go before they have a tree. It returns dir's absolute path without symlinks. Errors are
+// *MountError.
+func Check(dir string) (string, error) { return thisHost().check(dir) }
+
+func (h host) check(dir string) (string, error) {
+	path, err := h.mountpoint(dir)
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(h.device); err != nil {
+		return "", noDevice(dir, h.device, err)
+	}
+	if !h.root && h.helperPath() == "" {
+		return "", noHelper(dir, h.helper)
+	}
+	return path, nil
+}
+
+func noHelper(dir, helper string) error {
+	return &MountError{
+		Op: "mount", Dir: dir, Problem: "there is no " + helper, Fix: "install fuse3", Err: exec.ErrNotFound,
+	}
+}
+
+// mountpoint checks that dir can be mounted on, and returns its canonical path.
+func (h host) mountpoint(dir string) (string, error) {
+	fail := func(problem, fix string, err error) (string, error) {
+		return "", &MountError{Op: "mount", Dir: dir, Problem: problem, Fix: fix, Err: err}
+	}
+	const choose = "choose a directory that you can read and write"
+	path, err := canonical(dir)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fail("no such directory", "make it with mkdir -p", syscall.ENOENT)
+	case errors.Is(err, os.ErrPermission):
+		return fail("no permission", choose, syscall.EACCES)
+	case err != nil:
+		return fail("can't be reached: "+err.Error(), "", err)
+	}
+	// The table comes first: a look at a dead mount would fail.
+	switch m, err := topmost(path); {
+	case err != nil:
+		return fail("is it mounted on already? "+err.Error(), "", err)
+	case m != nil && m.FSType == fsType:
+		return fail(m.Source+" is mounted there", "unmount it with imgfs umount", syscall.EBUSY)
+	case m != nil:
+		return fail("a "+m.FSType+" file system is mounted there", "choose another directory", syscall.EBUSY)
+	}
+	switch err := h.usable(path); {
+	case errors.Is(err, syscall.ENOTDIR):
+		return fail("not a directory", "choose a directory", syscall.ENOTDIR)
+	case errors.Is(err, syscall.ENOTEMPTY):
+		return fail("not empty", "choose an empty directory", syscall.ENOTEMPTY)
+	case errors.Is(err, os.ErrPermission):
+		return fail("no permission", choose, syscall.EACCES)
+	case err != nil:
+		return fail("can't be used: "+err.Error(), "", err)
+	}
+	return path, nil
+}
+
+// usable tells why a directory on which nothing is mounted can't be a mountpoint.
+func (h host) usable(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return syscall.ENOTDIR
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.Readdirnames(1); err == nil {
+		return syscall.ENOTEMPTY
+	} else if err != io.EOF {
+		return err
+	}
+	if h.root {
+		return nil
+	}
+	return unix.Access(dir, unix.W_OK) // fusermount3 asks for it
+}

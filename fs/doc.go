@@ -18,6 +18,9 @@
 // The operations stand in type operations: functions of the tree alone, which know neither go-fuse nor the
 // kernel. Type adaptor, which go-fuse drives, only moves their answers into the protocol's structures.
 //
+// go-fuse answers for one name itself, ".go-fuse-epoll-hack" in the root: an image's file of that name is listed, but
+// does not open.
+//
 // # Errors
 //
 // One table (errno.go) says which error a caller is told as it is. All others are EIO, with a line in the log. A

@@ -1,11 +1,13 @@
 package fs
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,19 +17,17 @@ import (
 func (h host) attachByHelper(dir string, o *Options) (int, error) {
 	helper := h.helperPath()
 	if helper == "" {
-		return -1, &MountError{
-			Op: "mount", Dir: dir, Problem: "there is no " + h.helper, Err: exec.ErrNotFound, Fix: "install fuse3",
-		}
+		return -1, noHelper(dir, h.helper)
 	}
 	ours, theirs, err := socketpair()
 	if err != nil {
 		return -1, &MountError{Op: "mount", Dir: dir, Problem: "no socket for " + h.helper + ": " + err.Error(), Err: err}
 	}
 	defer ours.Close()
-	cmd := exec.Command(helper, "-o", helperOptions(o), "--", dir)
+	cmd := exec.Command(helper, "-o", h.helperOptions(o), "--", dir)
 	cmd.Env = append(os.Environ(), "_FUSE_COMMFD=3")
 	cmd.ExtraFiles = []*os.File{theirs}
-	err = h.runHelper(cmd)
+	err = runHelper(cmd)
 	theirs.Close() // so that a helper that sent nothing is the end of the file
 	if err != nil {
 		return -1, h.helperRefused(dir, err)
@@ -40,7 +40,7 @@ func (h host) attachByHelper(dir string, o *Options) (int, error) {
 }
 
 // helperOptions are the helper's -o. It adds nosuid and nodev by itself for all but root.
-func helperOptions(o *Options) string {
+func (h host) helperOptions(o *Options) string {
 	options := []string{"ro", "default_permissions", "subtype=" + Subtype, "fsname=" + escapeOption(o.Name)}
 	for _, flag := range []struct {
 		on      bool
@@ -52,7 +52,7 @@ func helperOptions(o *Options) string {
 			options = append(options, flag.no)
 		}
 	}
-	if o.AllowOther {
+	if o.AllowOther || h.root {
 		options = append(options, "allow_other")
 	}
 	return strings.Join(options, ",")
@@ -89,7 +89,46 @@ func (h host) detachByHelper(dir string, lazy bool) error {
 	if lazy {
 		args = append(args, "-z")
 	}
-	return h.runHelper(exec.Command(helper, append(args, "--", dir)...))
+	return runHelper(exec.Command(helper, append(args, "--", dir)...))
+}
+
+// helperPath finds the helper, also where PATH is none, or returns "".
+func (h host) helperPath() string {
+	for _, dir := range []string{"", "/usr/bin/", "/bin/"} {
+		if path, err := exec.LookPath(dir + h.helper); err == nil {
+			return path
+		}
+	}
+	return ""
+}
+
+// runHelper runs the helper and returns an error with what it had to say.
+func runHelper(cmd *exec.Cmd) error {
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	err := cmd.Run()
+	if err == nil {
+		return nil
+	}
+	return &helperError{said: strings.TrimSpace(said.String()), err: err}
+}
+
+// A helperError is what the helper said as it failed. It is the errno that it named, where a caller branches on it.
+type helperError struct {
+	said string
+	err  error // how it ended
+}
+
+func (e *helperError) Error() string {
+	if e.said == "" {
+		return "fusermount3: " + e.err.Error()
+	}
+	return e.said
+}
+
+func (e *helperError) Is(target error) bool {
+	errno, ok := target.(syscall.Errno)
+	return ok && strings.HasSuffix(strings.ToLower(e.said), strings.ToLower(errno.Error()))
 }
 
 func socketpair() (a, b *os.File, err error) {

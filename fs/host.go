@@ -1,13 +1,9 @@
 package fs
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,20 +21,18 @@ func thisHost() host {
 
 // attach mounts on dir and returns the descriptor of the device on which the kernel then asks.
 func (h host) attach(dir string, o *Options) (int, error) {
-	if _, err := os.Stat(h.device); err != nil {
-		return -1, noDevice(dir, h.device, err)
-	}
 	if !h.root {
 		return h.attachByHelper(dir, o)
 	}
 	device, err := h.attachDirectly(dir, o)
-	if errors.Is(err, unix.EPERM) && h.helperPath() != "" {
-		// Root of a container without CAP_SYS_ADMIN: a helper may stand in for the host (as in some CI systems).
-		if device, errHelper := h.attachByHelper(dir, o); errHelper == nil {
-			return device, nil
-		}
+	if !errors.Is(err, unix.EPERM) {
+		return device, err
 	}
-	return device, err
+	// Root without CAP_SYS_ADMIN: the helper may have it. If not, the first error says more.
+	if device, helperErr := h.attachByHelper(dir, o); helperErr == nil {
+		return device, nil
+	}
+	return -1, err
 }
 
 // attachDirectly mounts with mount(2).
@@ -79,45 +73,6 @@ func (h host) detach(dir string, lazy bool) error {
 		flags |= unix.MNT_DETACH
 	}
 	return unix.Unmount(dir, flags)
-}
-
-// helperPath finds the helper, also where PATH is none, or returns "".
-func (h host) helperPath() string {
-	for _, dir := range []string{"", "/usr/bin/", "/bin/"} {
-		if path, err := exec.LookPath(dir + h.helper); err == nil {
-			return path
-		}
-	}
-	return ""
-}
-
-// runHelper runs the helper and returns an error with what it had to say.
-func (h host) runHelper(cmd *exec.Cmd) error {
-	var said bytes.Buffer
-	cmd.Stderr = &said
-	err := cmd.Run()
-	if err == nil {
-		return nil
-	}
-	return &helperError{said: strings.TrimSpace(said.String()), err: err}
-}
-
-// A helperError is what the helper said as it failed. It is the errno that it named, where a caller branches on it.
-type helperError struct {
-	said string
-	err  error // how it ended
-}
-
-func (e *helperError) Error() string {
-	if e.said == "" {
-		return "fusermount3: " + e.err.Error()
-	}
-	return e.said
-}
-
-func (e *helperError) Is(target error) bool {
-	errno, ok := target.(syscall.Errno)
-	return ok && strings.HasSuffix(strings.ToLower(e.said), strings.ToLower(errno.Error()))
 }
 
 func noDevice(dir, device string, err error) error {

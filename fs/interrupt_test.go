@@ -71,7 +71,8 @@ func TestSignalsDoNotFailWhatTheyInterrupt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	loop, err := fuse.NewServer(impatient{newAdaptor(sample().tree(t), o.Log), "big"}, fmt.Sprintf("/dev/fd/%d", device), fuseOptions(o))
+	slow := impatient{newAdaptor(sample().tree(t), o.Log), "big"}
+	loop, err := fuse.NewServer(slow, fmt.Sprintf("/dev/fd/%d", device), fuseOptions(o))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,12 +20,14 @@ const roleVariable = "IMGFS_TEST_ROLE"
 
 // roles take the arguments of the command line, and print "ok" when they are done or ready.
 var roles = map[string]func(args []string) error{
-	"serve":   serveRole,
-	"compare": compareRole,
-	"mmap":    mmapRole,
-	"hold":    holdRole,
-	"storm":   stormRole,
-	"unmount": func(args []string) error { return Unmount(args[0], false) },
+	"compare":   compareRole,
+	"hold":      holdRole,
+	"mmap":      mmapRole,
+	"namespace": namespaceRole,
+	"serve":     serveRole,
+	"storm":     stormRole,
+	"uncapable": uncapableRole,
+	"unmount":   func(args []string) error { return Unmount(args[0], false) },
 }
 
 func TestMain(m *testing.M) {

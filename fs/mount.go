@@ -3,15 +3,14 @@ package fs
 import (
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
-	"golang.org/x/sys/unix"
 
 	"imgfs/layers"
 )
@@ -57,7 +56,7 @@ func (h host) mount(dir string, t *layers.Tree, o *Options) (*Server, error) {
 			Fix: "leave out --suid and --dev, or run as root",
 		}
 	}
-	dir, err := h.mountpoint(dir)
+	dir, err := h.check(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +67,7 @@ func (h host) mount(dir string, t *layers.Tree, o *Options) (*Server, error) {
 	s, err := serve(h, dir, device, t, o)
 	if err != nil {
 		err = errors.Join(err, h.detach(dir, true))
-		return nil, &MountError{Op: "mount", Dir: dir, Problem: "the kernel did not start the file system: " + err.Error(), Err: err}
+		return nil, &MountError{Op: "mount", Dir: dir, Problem: "the kernel did not start it: " + err.Error(), Err: err}
 	}
 	if h.root {
 		if err := raiseReadAhead(dir); err != nil {
@@ -122,69 +121,10 @@ func fuseOptions(o *Options) *fuse.MountOptions {
 		Debug:                    o.Debug,
 		Logger:                   slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 		PanicHandler: func(v any) fuse.Status {
-			o.Log.Error("panic while serving", "panic", v)
+			o.Log.Error("panic while serving", "panic", v, "stack", string(debug.Stack()))
 			return fuse.EIO
 		},
 	}
-}
-
-// mountpoint checks that dir can be mounted on, and returns its canonical path.
-func (h host) mountpoint(dir string) (string, error) {
-	fail := func(problem, fix string, err error) (string, error) {
-		return "", &MountError{Op: "mount", Dir: dir, Problem: problem, Fix: fix, Err: err}
-	}
-	path, err := canonical(dir)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return fail("no such directory", "make it with mkdir -p", syscall.ENOENT)
-	case err != nil:
-		return fail("can't be reached: "+err.Error(), "", err)
-	}
-	// The table comes first: a look at a dead mount would fail.
-	switch m, err := topmost(path); {
-	case err != nil:
-		return fail("is it mounted on already? "+err.Error(), "", err)
-	case m != nil && m.FSType == fsType:
-		return fail(m.Source+" is mounted there", "unmount it with imgfs umount", syscall.EBUSY)
-	case m != nil:
-		return fail("a "+m.FSType+" file system is mounted there", "choose another directory", syscall.EBUSY)
-	}
-	switch err := h.usable(path); {
-	case errors.Is(err, syscall.ENOTDIR):
-		return fail("not a directory", "choose a directory", syscall.ENOTDIR)
-	case errors.Is(err, syscall.ENOTEMPTY):
-		return fail("not empty", "choose an empty directory", syscall.ENOTEMPTY)
-	case errors.Is(err, os.ErrPermission):
-		return fail("no permission", "choose a directory that you can read and write", syscall.EACCES)
-	case err != nil:
-		return fail("can't be used: "+err.Error(), "", err)
-	}
-	return path, nil
-}
-
-// usable tells why a directory on which nothing is mounted can't be a mountpoint.
-func (h host) usable(dir string) error {
-	info, err := os.Stat(dir)
-	if err != nil {
-		return err
-	}
-	if !info.IsDir() {
-		return syscall.ENOTDIR
-	}
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if _, err := f.Readdirnames(1); err == nil {
-		return syscall.ENOTEMPTY
-	} else if err != io.EOF {
-		return err
-	}
-	if h.root {
-		return nil
-	}
-	return unix.Access(dir, unix.W_OK) // fusermount3 asks for it
 }
 
 // raiseReadAhead sets how far the kernel reads ahead in the file system mounted at dir. It may be set only here:

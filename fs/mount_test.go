@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -186,7 +187,7 @@ func TestADirectoryThatCannotBeMountedOnIsRefusedWithWhatToDo(t *testing.T) {
 		{thisHost(), "/", nil, "file system is mounted there", syscall.EBUSY},
 		{host{device: path("none"), root: true}, path("empty"), nil, "modprobe fuse", syscall.ENOENT},
 		{host{device: path("none")}, path("empty"), nil, "--device " + path("none"), syscall.ENOENT},
-		{host{device: "/dev/fuse", helper: "no-such-helper"}, path("empty"), nil, "there is no no-such-helper (install fuse3)", nil},
+		{host{device: "/dev/fuse", helper: "none"}, path("empty"), nil, "there is no none (install fuse3)", exec.ErrNotFound},
 		{host{}, path("empty"), &Options{Suid: true}, "leave out --suid and --dev", syscall.EPERM},
 		{host{}, path("empty"), &Options{Dev: true}, "leave out --suid and --dev", syscall.EPERM},
 		{host{device: "/dev/null", root: true}, path("empty"), nil, "mount(2): invalid argument", syscall.EINVAL},
@@ -210,6 +211,23 @@ func TestADirectoryThatCannotBeMountedOnIsRefusedWithWhatToDo(t *testing.T) {
 		if m, err := topmost(tc.dir); err != nil || m != nil && strings.HasPrefix(tc.dir, dir) {
 			t.Errorf("%s: left mounted: %v, %v", tc.dir, m, err)
 		}
+	}
+}
+
+func TestACheckFindsWhatAMountWouldFind(t *testing.T) {
+	dir := publicDir(t)
+	link := filepath.Join(publicDir(t), "link")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Check(link); got != dir || err != nil {
+		t.Errorf("a good directory: %q, %v, want %q", got, err, dir)
+	}
+	if _, err := Check(dir + "/none"); !errors.Is(err, ErrMount) {
+		t.Errorf("a missing one: %v", err)
+	}
+	if m, err := topmost(dir); m != nil || err != nil {
+		t.Errorf("mounted: %v, %v", m, err)
 	}
 }
 

@@ -151,6 +151,7 @@ func TestXattrSizesFollowTheManualPages(t *testing.T) {
 	get := func(name string) func([]byte) (int, syscall.Errno) {
 		return func(dst []byte) (int, syscall.Errno) { return o.getxattr(file, name, dst) }
 	}
+	listed := func(dst []byte) (int, syscall.Errno) { return o.listxattr(file, dst) }
 	for _, tc := range []struct {
 		name  string
 		call  func([]byte) (int, syscall.Errno)
@@ -167,9 +168,9 @@ func TestXattrSizesFollowTheManualPages(t *testing.T) {
 		{"get, unknown", get("user.nothing"), 10, "", 0, syscall.ENODATA},
 		{"get, unknown, size", get("security.selinux"), 0, "", 0, syscall.ENODATA},
 		{"get, odd namespace", get("nonsense"), 10, "", 0, syscall.ENODATA},
-		{"list, size", func(dst []byte) (int, syscall.Errno) { return o.listxattr(file, dst) }, 0, "", len(list), 0},
-		{"list, exact", func(dst []byte) (int, syscall.Errno) { return o.listxattr(file, dst) }, len(list), list, len(list), 0},
-		{"list, less", func(dst []byte) (int, syscall.Errno) { return o.listxattr(file, dst) }, len(list) - 1, "", len(list), syscall.ERANGE},
+		{"list, size", listed, 0, "", len(list), 0},
+		{"list, exact", listed, len(list), list, len(list), 0},
+		{"list, less", listed, len(list) - 1, "", len(list), syscall.ERANGE},
 		{"list, none", func(dst []byte) (int, syscall.Errno) { return o.listxattr(rootID, dst) }, 10, "", 0, 0},
 	} {
 		buf := make([]byte, tc.space)
@@ -223,7 +224,8 @@ func TestStatfsCountsInBlocks(t *testing.T) {
 	b.file("a", strings.Repeat("a", 5000))
 	tree := b.tree(t)
 	files, bytes := tree.Usage()
-	if got, want := (operations{tree}).statfs(), (statfs{blocks: (bytes + 4095) / 4096, files: files}); got != want || bytes == 0 {
+	want := statfs{blocks: (bytes + 4095) / 4096, files: files}
+	if got := (operations{tree}).statfs(); got != want || bytes == 0 {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

@@ -194,6 +194,40 @@ func TestAReadThatFailsIsEIOAndFailuresAreNotKept(t *testing.T) {
 	}
 }
 
+// A panicking tar is a bug that must not take the mount with it.
+type panicking struct{}
+
+func (panicking) ReadAt([]byte, int64) (int, error) { panic("a bug") }
+
+func TestAPanicIsEIO(t *testing.T) {
+	log := lines{make(chan slog.Record, 100)}
+	s := mounted(t, sample().treeOver(t, panicking{}), &Options{Log: slog.New(log)})
+	if _, err := readFile(s.Dir()+"/etc/hostname", 10); err != unix.EIO {
+		t.Errorf("error is %v, want EIO", err)
+	}
+	if _, err := readDir(s.Dir()+"/etc", 4096); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+	for r := range log.records {
+		if r.Level == slog.LevelError && strings.Contains(r.Message, "panic") {
+			return
+		}
+	}
+}
+
+func TestLargeFilesAreReadInLargeRequests(t *testing.T) {
+	const size = 32 << 20
+	b := new(builder)
+	b.file("file", noise(size))
+	s := mounted(t, b.tree(t), nil)
+	if _, err := readFile(s.Dir()+"/file", size); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.Stats(); got.Bytes != size || got.Reads > 2*size/maxRequest {
+		t.Errorf("stats are %+v, want requests of about %d bytes", got, maxRequest)
+	}
+}
+
 func TestFileHandlesOutliveTheMount(t *testing.T) {
 	tree := sample().tree(t)
 	first := mounted(t, tree, nil)

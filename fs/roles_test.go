@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"slices"
 	"syscall"
 	"testing"
@@ -39,6 +40,56 @@ func serveRole(args []string) error {
 	}()
 	s.Wait()
 	return nil
+}
+
+// namespaceRole mounts the sample at args[0] as root of whatever namespaces it is in, with a look from inside.
+func namespaceRole(args []string) error {
+	tree, err := sampleTree()
+	if err != nil {
+		return err
+	}
+	s, err := Mount(args[0], tree, nil)
+	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(s.Dir()+"/etc/hostname", &st); err != nil || st.Uid != 0 || st.Gid != 0 {
+		return fmt.Errorf("owner %d:%d, %w", st.Uid, st.Gid, err)
+	}
+	if got, err := readFile(s.Dir()+"/big", bigSize); err != nil || string(got) != noise(bigSize) {
+		return fmt.Errorf("read %d bytes that differ, %w", len(got), err)
+	}
+	if err := s.Unmount(); err != nil {
+		return err
+	}
+	s.Wait()
+	return nil
+}
+
+// uncapableRole is namespaceRole without the capability to mount.
+func uncapableRole(args []string) error {
+	runtime.LockOSThread() // capabilities are a thread's
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return err
+	}
+	data[0].Effective &^= 1 << unix.CAP_SYS_ADMIN
+	data[0].Permitted &^= 1 << unix.CAP_SYS_ADMIN
+	if err := unix.Capset(&header, &data[0]); err != nil {
+		return err
+	}
+	tree, err := sampleTree()
+	if err != nil {
+		return err
+	}
+	if _, err := thisHost().attachDirectly(args[0], new(Options)); !errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("mount(2): %v, want EPERM", err)
+	}
+	if _, err := Mount(args[0], tree, nil); err != nil {
+		return err
+	}
+	return compare(args[0], tree)
 }
 
 // mmapRole compares a mapping of args[0] with /big of the sample, page by page from the end.
@@ -80,12 +131,19 @@ func holdRole(args []string) error {
 // mappedTo is the user that root is in the user namespace of userNamespace.
 const mappedTo = 100000
 
+// namespaces starts a process as root of new namespaces.
+func namespaces(flags uintptr) *syscall.SysProcAttr {
+	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: mappedTo, Size: 65536}}
+	return &syscall.SysProcAttr{
+		Cloneflags: flags, UidMappings: ids, GidMappings: ids, Credential: &syscall.Credential{Uid: 0, Gid: 0},
+	}
+}
+
 // userNamespace is a descriptor of a user namespace, which lives as long as the test.
 func userNamespace(t testing.TB) int {
 	t.Helper()
-	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: mappedTo, Size: 65536}}
 	p := prepare(t, 0, "hold", "/")
-	p.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids}
+	p.SysProcAttr = namespaces(syscall.CLONE_NEWUSER)
 	p.begin(t)
 	p.ready(t)
 	ns, err := unix.Open(fmt.Sprintf("/proc/%d/ns/user", p.Process.Pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)

@@ -1,11 +1,9 @@
 package fs
 
 import (
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"syscall"
+	"time"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
@@ -23,8 +21,8 @@ type Info struct {
 	Name string // Options.Name
 }
 
-// Mounts lists the imgfs mounts of this process's mount table, in the order in which they were made. It asks no
-// server, so it works with dead and stuck ones. A directory that is mounted over is listed once for each.
+// Mounts lists the imgfs mounts of this process's mount table, in its order. It asks no server, so it works with dead
+// and stuck ones. A directory that is mounted on several times is listed as often.
 func Mounts() ([]Info, error) {
 	table, err := mountinfo.GetMounts(mountinfo.FSTypeFilter(fsType))
 	if err != nil {
@@ -52,13 +50,25 @@ func MountAt(dir string) (Info, bool, error) {
 
 func infoOf(m *mountinfo.Info) Info { return Info{Dir: m.Mountpoint, Name: m.Source} }
 
+// patience is how long a server is given to show that it lives.
+const patience = time.Second
+
 // Dead reports whether the mount's server is gone, as far as the caller may know: of a mount that is another user's
-// own, nobody else is told. It asks the server; one that is stuck does not answer, and neither does Dead.
+// own, nobody else is told. A server that is stuck is not dead, and is given a second to answer.
 func (i Info) Dead() bool {
-	// Not stat(2): the kernel would answer it from its cache.
-	var s unix.Statfs_t
-	err := ignoringEINTR(func() error { return unix.Statfs(i.Dir, &s) })
-	return err == unix.ENOTCONN || err == unix.ECONNABORTED || err == unix.ECONNREFUSED
+	dead := make(chan bool, 1)
+	go func() {
+		// Not stat(2): the kernel would answer it from its cache.
+		var s unix.Statfs_t
+		err := ignoringEINTR(func() error { return unix.Statfs(i.Dir, &s) })
+		dead <- err == unix.ENOTCONN || err == unix.ECONNABORTED || err == unix.ECONNREFUSED
+	}()
+	select {
+	case d := <-dead:
+		return d
+	case <-time.After(patience):
+		return false
+	}
 }
 
 // topmost returns the mount one gets to at a canonical path, or nil if nothing is mounted there.
@@ -73,26 +83,22 @@ func topmost(dir string) (*mountinfo.Info, error) {
 	return table[len(table)-1], nil
 }
 
-// canonical returns a path as the mount table has it: absolute and without symlinks. The last component may be a
-// mount that does not answer: then it is no symlink, and is taken as it is.
+// canonical returns a path as the mount table has it: absolute and without symlinks. It does not look at what is
+// mounted on the path itself: a dead mount would give an error, and one that is stuck nothing, ever.
 func canonical(dir string) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return "", err
 	}
-	if resolved, err := filepath.EvalSymlinks(dir); err == nil {
-		return resolved, nil
-	} else if !answersNot(err) {
+	parent, err := filepath.EvalSymlinks(filepath.Dir(dir))
+	if err != nil {
 		return "", err
 	}
-	parent, err := filepath.EvalSymlinks(filepath.Dir(dir))
-	return filepath.Join(parent, filepath.Base(dir)), err
-}
-
-// answersNot reports whether err is what a path in a mount gives whose server is dead, or that is not for us.
-func answersNot(err error) bool {
-	return errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.ECONNABORTED) ||
-		errors.Is(err, os.ErrPermission)
+	path := filepath.Join(parent, filepath.Base(dir))
+	if m, err := topmost(path); err != nil || m != nil {
+		return path, err
+	}
+	return filepath.EvalSymlinks(path)
 }
 
 func ignoringEINTR(f func() error) error {

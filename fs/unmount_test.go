@@ -102,6 +102,29 @@ func TestADeadMountIsSeenAndCleared(t *testing.T) {
 	}
 }
 
+func TestAStuckMountHoldsNobodyUp(t *testing.T) {
+	dir := publicDir(t)
+	server := start(t, 0, "serve", dir).ready(t)
+	if err := server.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if m, ok, err := MountAt(dir); !ok || err != nil || m.Dead() {
+		t.Errorf("found %v, %v, %v; want a live mount", m, ok, err)
+	}
+	if _, err := Check(dir); !errors.Is(err, syscall.EBUSY) {
+		t.Errorf("check: %v", err)
+	}
+	if err := Unmount(dir, true); err != nil {
+		t.Error(err)
+	}
+	if err := server.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Wait(); err != nil {
+		t.Errorf("server: %v", err)
+	}
+}
+
 func kill(t testing.TB, p *process) {
 	t.Helper()
 	if err := p.Process.Kill(); err != nil {

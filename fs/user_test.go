@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -88,13 +89,28 @@ func TestAUserIsToldThatTheDeviceIsClosed(t *testing.T) {
 
 func TestWhatTheHelperSaysComesWithWhatToDo(t *testing.T) {
 	for said, fix := range map[string]string{
-		"fusermount3: mount failed: Operation not permitted":                                       "is fusermount3 set-uid root?",
-		"fusermount3: too many FUSE filesystems mounted; mount_max=N can be set in /etc/fuse.conf": "have root raise mount_max",
+		"fusermount3: mount failed: Operation not permitted":          "is fusermount3 set-uid root?",
+		"fusermount3: too many FUSE filesystems mounted; mount_max=N": "have root raise mount_max",
 	} {
 		err := thisHost().helperRefused("/mnt", &helperError{said: said})
 		if !strings.Contains(err.Error(), said) || !strings.Contains(err.Error(), fix) {
 			t.Errorf("%q does not say %q", err, fix)
 		}
+	}
+}
+
+func TestRootOfAUserNamespaceMountsByItself(t *testing.T) {
+	p := prepare(t, 0, "namespace", publicDir(t))
+	p.SysProcAttr = namespaces(syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS)
+	p.begin(t)
+	p.ready(t)
+}
+
+func TestRootWithoutTheCapabilityMountsThroughTheHelper(t *testing.T) {
+	dir := publicDir(t)
+	play(t, 0, "uncapable", dir)
+	if err := Unmount(dir, false); err != nil {
+		t.Error(err)
 	}
 }
 
