@@ -173,7 +173,9 @@ func TestFaultsGiveTheRightBytesOrAnError(t *testing.T) {
 				t.Run(fmt.Sprintf("%s/%s/redirect %d", test.name, operation, redirect), func(t *testing.T) {
 					defer r.Heal()
 					f, _ := newFetcher(t, Options{})
-					f.stall = 100 * time.Millisecond
+					if test.fault.Kind == testimage.Stall {
+						f.stall = 100 * time.Millisecond
+					}
 					b := openBlob(t, f, r.Host()+"/a:t", 0)
 					r.ExpireTokens()
 					r.Inject(test.fault)
@@ -252,7 +254,7 @@ func TestRetriesKeepToTheDeadlineAndToRetryAfter(t *testing.T) {
 
 func TestARegistryThatIsDownIsAnErrorAfterTheDeadline(t *testing.T) {
 	r := startRegistry(t)
-	r.Push("a", "t", imageOf(noise(100)).Bundle())
+	r.Push("a", "t", imageOf(noise(4096)).Bundle())
 	f, c := newFetcher(t, Options{})
 	b := openBlob(t, f, r.Host()+"/a:t", 0)
 	r.Close()

@@ -38,7 +38,8 @@ type Options struct {
 }
 
 // A Store keeps manifests, configs and what tags named the last time they
-// were resolved. Methods are called concurrently.
+// were resolved. References are written as Reference.String does. Methods are
+// called concurrently; an error of one that puts fails nothing but is logged.
 type Store interface {
 	// Document returns a document; an error wrapping fs.ErrNotExist when it is absent.
 	Document(d digest.Digest) ([]byte, error)

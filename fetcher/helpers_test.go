@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"net/url"
 	"sync"
 	"testing"
 	"time"
@@ -163,4 +164,13 @@ func openBlob(t testing.TB, f *Fetcher, s string, n int) *Blob {
 	}
 	t.Cleanup(func() { b.Close() })
 	return b
+}
+
+func parseURL(t testing.TB, s string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
 }

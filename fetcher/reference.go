@@ -111,12 +111,6 @@ func (r Reference) Name() string {
 	return s
 }
 
-// Digest returns the digest in the reference, "" where it has none.
-func (r Reference) Digest() digest.Digest { return r.digest }
-
-// Local tells whether the image is read from this machine, and no network is needed for it.
-func (r Reference) Local() bool { return r.transport == "oci" }
-
 func parseDockerURL(rest string) (Reference, error) {
 	s, ok := strings.CutPrefix(rest, "//")
 	if !ok {

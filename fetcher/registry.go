@@ -55,7 +55,7 @@ func (s *registrySource) resolveTag(ctx context.Context) (digest.Digest, error) 
 	s.root, s.digest = b, d
 	if store := s.f.opts.Store; store != nil {
 		s.put(d, b)
-		if err := store.PutTag(s.ref.Name(), d, m.MediaType); err != nil {
+		if err := store.PutTag(s.ref.String(), d, m.MediaType); err != nil {
 			s.f.log.Warn("what a tag names could not be kept", "image", s.ref.Name(), "error", err)
 		}
 	}
@@ -64,7 +64,7 @@ func (s *registrySource) resolveTag(ctx context.Context) (digest.Digest, error) 
 
 func (s *registrySource) rememberedTag() (digest.Digest, error) {
 	if s.f.opts.Store != nil {
-		d, err := s.f.opts.Store.TagDigest(s.ref.Name())
+		d, err := s.f.opts.Store.TagDigest(s.ref.String())
 		if !errors.Is(err, fs.ErrNotExist) {
 			return d, err
 		}

@@ -2,6 +2,7 @@ package fetcher
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -84,6 +85,9 @@ func (r *resolver) collect(ctx context.Context, d v1.Descriptor, depth int) ([]*
 	if depth > 0 && d.Size != int64(len(c.raw)) {
 		return nil, r.sizeMismatch(c.digest, d.Size, len(c.raw))
 	}
+	if !c.manifest.isIndex() && depth > 0 {
+		return nil, errorf(ErrMalformed, "%s: %s is said to be an index, and is an image", r.ref.Name(), c.digest)
+	}
 	if !c.manifest.isIndex() {
 		return []*candidate{c}, nil
 	}
@@ -119,13 +123,9 @@ func (r *resolver) choose(ctx context.Context, all []*candidate) (*candidate, er
 	if c := r.best(all); c != nil {
 		return c, nil
 	}
-	for _, c := range all {
-		if c.platform == nil {
-			if err := r.loadConfig(ctx, c); err != nil {
-				return nil, err
-			}
-			c.platform = &c.parsed.Platform
-		}
+	all, err := r.complete(ctx, all)
+	if err != nil {
+		return nil, err
 	}
 	if c := r.best(all); c != nil {
 		return c, nil
@@ -137,6 +137,27 @@ func (r *resolver) choose(ctx context.Context, all []*candidate) (*candidate, er
 		}
 	}
 	return nil, e
+}
+
+// complete returns the candidates with platforms, which it takes from configs
+// where the index does not say them. Artifacts beside images, such as
+// signatures, are left out.
+func (r *resolver) complete(ctx context.Context, all []*candidate) ([]*candidate, error) {
+	var images []*candidate
+	for _, c := range all {
+		if c.platform == nil {
+			err := r.loadConfig(ctx, c)
+			if errors.Is(err, errors.ErrUnsupported) && len(all) > 1 {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			c.platform = &c.parsed.Platform
+		}
+		images = append(images, c)
+	}
+	return images, nil
 }
 
 // best returns the candidate with the platform that comes first in choices,

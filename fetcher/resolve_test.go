@@ -114,7 +114,8 @@ func TestAnIndexResolvesToThePlatform(t *testing.T) {
 
 func TestAPlatformThatIsNotThereIsAnErrorThatListsWhatIs(t *testing.T) {
 	amd, arm := onPlatform(imageOf(nil), "linux/amd64"), onPlatform(imageOf([]byte("x")), "linux/arm64/v8")
-	for _, b := range []testimage.Bundle{testimage.Index(amd, testimage.Attestation(amd), testimage.Index(arm)), testimage.Index(amd, arm)} {
+	signature := testimage.Raw(v1.MediaTypeImageManifest, []byte(`{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.empty.v1+json"}}`))
+	for _, b := range []testimage.Bundle{testimage.Index(amd, testimage.Attestation(amd), testimage.Index(arm)), testimage.Index(amd, signature, arm)} {
 		for place, ref := range places(t, b) {
 			f, _ := newFetcher(t, Options{Platform: "windows/amd64"})
 			_, err := f.Resolve(t.Context(), parse(t, ref))
@@ -179,6 +180,8 @@ func TestDocumentsThatAreRefused(t *testing.T) {
 	for range maxDepth {
 		deep = testimage.Index(deep)
 	}
+	miscalled, inverse := good, testimage.Index(good)
+	miscalled.Root.MediaType, inverse.Root.MediaType = v1.MediaTypeImageIndex, v1.MediaTypeImageManifest
 	many := make([]testimage.Bundle, maxDocuments+1)
 	for i := range many {
 		many[i] = testimage.Index(onPlatform(imageOf([]byte{byte(i)}), "linux/mips"))
@@ -215,6 +218,8 @@ func TestDocumentsThatAreRefused(t *testing.T) {
 		{"no diff IDs", withConfig(`{}`), ErrMismatch, "expected 0"},
 		{"a large config", withConfig(`{"x":"` + strings.Repeat("x", maxConfig) + `"}`), ErrMalformed, "larger than 8 MiB"},
 		{"a large manifest", altered(func(m map[string]any) { m["x"] = strings.Repeat("x", maxManifest) }), ErrMalformed, "larger than 4 MiB"},
+		{"an image that the index calls an index", testimage.Index(miscalled), ErrMalformed, "is an image"},
+		{"an index that the index calls an image", testimage.Index(inverse), ErrMalformed, "is an index"},
 		{"an index too deep", deep, ErrMalformed, "nested deeper"},
 		{"an index of too much", testimage.Index(many...), ErrMalformed, "more than 64"},
 		{"an empty index", testimage.Index(), ErrNotFound, "for any platform"},

@@ -95,16 +95,20 @@ func connectionError(ctx context.Context, host string, err error) error {
 		return context.Cause(ctx)
 	}
 	out := &sentence{kind: err, text: host + ": " + printable(err.Error())}
+	if isLasting(err) {
+		return out
+	}
+	return &transient{err: out}
+}
+
+// isLasting tells whether an error of a round trip would be the same next time.
+func isLasting(err error) bool {
 	var (
 		dns  *net.DNSError
 		cert *tls.CertificateVerificationError
 		op   *net.OpError
 	)
-	lasting := errors.As(err, &dns) && dns.IsNotFound ||
+	return errors.As(err, &dns) && dns.IsNotFound ||
 		errors.As(err, &cert) || errors.Is(err, errPlainHTTP) ||
 		errors.As(err, &op) && op.Op == "remote error" // a TLS alert
-	if lasting {
-		return out
-	}
-	return &transient{err: out}
 }

@@ -127,6 +127,9 @@ func (s *session) handshake(ctx context.Context) (http.RoundTripper, error) {
 // the registry or its token server wrote: they have been sent credentials, and
 // the answer of a token server may hold a token.
 func (s *session) handshakeError(ctx context.Context, err error) error {
+	if isLasting(err) {
+		return connectionError(ctx, s.host(), err)
+	}
 	var answer *transport.Error
 	if errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound {
 		return fmt.Errorf("%s does not answer as a registry does (404 Not Found)", s.host())

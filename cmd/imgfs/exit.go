@@ -36,6 +36,7 @@ var exitCodes = []struct {
 	{is(fetcher.ErrReference), exitUsage},
 	{is(fetcher.ErrUnauthorized), exitAuth},
 	{is(fetcher.ErrMismatch), exitVerification},
+	{is(fetcher.ErrMalformed), exitVerification},
 	{as[*index.MismatchError], exitVerification},
 	{as[*index.EntryError], exitVerification},
 	{as[*layers.EntryError], exitVerification},

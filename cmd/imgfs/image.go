@@ -79,7 +79,7 @@ func (s *session) open(ctx context.Context, reference string) (*image, error) {
 		opened, err = s.openLayers(ctx, im)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", im.Ref, err)
+		return nil, fmt.Errorf("%s: %w", im.Ref.Name(), err)
 	}
 	return opened, nil
 }

@@ -86,7 +86,7 @@ func (a *app) inspect(ctx context.Context, f *imageFlags, ref string) (*inspecti
 		return nil, err
 	}
 	i := &inspection{
-		Name: im.Ref.String(), Digest: im.Digest, ManifestDigest: im.ManifestDigest, MediaType: im.MediaType,
+		Name: im.Ref.Name(), Digest: im.Digest, ManifestDigest: im.ManifestDigest, MediaType: im.MediaType,
 		Platform: platformString(im.Platform), Created: config.Created, ConfigDigest: im.ConfigDigest, Config: config.Config,
 		Layers: []layerInspection{},
 	}
@@ -131,7 +131,7 @@ func (s *session) inspectLayer(l fetcher.Layer) (layerInspection, error) {
 func parseConfig(im *fetcher.Image) (*v1.Image, error) {
 	var c v1.Image
 	if err := json.Unmarshal(im.Config, &c); err != nil {
-		return nil, fmt.Errorf("%s: config %s: %w", im.Ref, im.ConfigDigest, err)
+		return nil, fmt.Errorf("%s: config %s: %w", im.Ref.Name(), im.ConfigDigest, err)
 	}
 	return &c, nil
 }

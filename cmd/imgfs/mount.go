@@ -130,7 +130,7 @@ func (m *mounting) makeMountpoint() error {
 			return '-'
 		}
 		return r
-	}, m.image.Ref.String())
+	}, m.image.Ref.Name())
 	dir, err := os.MkdirTemp(parent, base[max(0, len(base)-40):]+"-*")
 	m.dir, m.made = dir, err == nil
 	return err
@@ -146,7 +146,7 @@ func (m *mounting) serve(ctx context.Context, o *mountOptions) error {
 		return err
 	}
 	server, err := fs.Mount(m.dir, m.image.tree, &fs.Options{
-		Suid: o.suid, Dev: o.dev, AllowOther: o.allowOther, Name: m.image.Ref.String(), Log: m.app.log, Debug: o.debug,
+		Suid: o.suid, Dev: o.dev, AllowOther: o.allowOther, Name: m.image.Ref.Name(), Log: m.app.log, Debug: o.debug,
 	})
 	if err != nil {
 		return err
@@ -179,7 +179,7 @@ func settle() {
 func (m *mounting) register(server *fs.Server) (*registration, error) {
 	id := fmt.Sprintf("%d-%x", os.Getpid(), time.Now().UnixNano())
 	r := mountRecord{
-		ID: id, Mountpoint: m.dir, Reference: m.image.Ref.String(), Digest: m.image.ManifestDigest,
+		ID: id, Mountpoint: m.dir, Reference: m.image.Ref.Name(), Digest: m.image.ManifestDigest,
 		Platform: platformString(m.image.Platform), PID: os.Getpid(), Started: time.Now().UTC(), Made: m.made,
 	}
 	if isChild {

@@ -36,7 +36,7 @@ func (s *session) openPath(ctx context.Context, arg string, follow bool) (*image
 	n, err := im.tree.Resolve(path, follow)
 	if err != nil {
 		im.close()
-		return nil, 0, fmt.Errorf("%s: %w", im.Ref, err)
+		return nil, 0, fmt.Errorf("%s: %w", im.Ref.Name(), err)
 	}
 	return im, n, nil
 }

@@ -147,7 +147,8 @@ func (r *Registry) RequireBasic(user, password string) {
 }
 
 // RequireBearer asks every request for a token. The token endpoint gives it
-// to that user, or to anybody where user is "".
+// to that user, or to whoever has the password as an identity token, or to
+// anybody where user is "".
 func (r *Registry) RequireBearer(user, password string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -203,7 +204,8 @@ func (r *Registry) serveToken(w http.ResponseWriter, req *http.Request) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	user, password, _ := req.BasicAuth()
-	if r.user != "" && (user != r.user || password != r.secret) {
+	known := r.user == "" || user == r.user && password == r.secret || req.PostFormValue("refresh_token") == r.secret
+	if !known {
 		fail(w, http.StatusUnauthorized, "UNAUTHORIZED")
 		return
 	}

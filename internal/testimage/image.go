@@ -1,3 +1,7 @@
+// Package testimage makes images for tests: tar streams and their compressed
+// shapes, images and indexes of them, OCI layouts, and a registry in the process
+// that serves them as well or as badly as it is told to. Nothing here is for
+// other use than in tests and demonstrations: little is checked.
 package testimage
 
 import (

@@ -289,7 +289,7 @@ func (r *Registry) serveBytes(w http.ResponseWriter, req *http.Request, part Par
 		w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
 		return
 	}
-	if fault.Kind == ShortRange {
+	if fault.Kind == ShortRange && ranged {
 		hi = min(hi, lo+max(fault.After, 1))
 	}
 	w.Header().Set("Content-Length", strconv.FormatInt(hi-lo, 10))
