@@ -72,6 +72,7 @@ type draft struct {
 	start   uint32   // the first entry of the layer being applied
 	starts  []uint32 // the first entries of all layers so far
 	made    uint32   // parents that were missing
+	room    uint32   // for so many more spots
 }
 
 const root uint32 = 0
@@ -83,6 +84,7 @@ func newDraft() *draft {
 		inodes: []inode{{mode: syscall.S_IFDIR | 0o755}},
 		xattrs: newXattrSets(),
 		start:  1,
+		room:   maxSpots,
 	}
 }
 
@@ -135,13 +137,14 @@ func (d *draft) claim(dir uint32, name string) (id uint32, visible bool, err err
 	}
 	length := int(d.spots[dir].pathLen) + 1 + len(name)
 	switch {
-	case len(d.spots) >= maxSpots:
+	case d.room == 0:
 		return 0, false, errTooMany
 	case len(name) > maxName:
 		return 0, false, errLongName
 	case length > 1+maxPath:
 		return 0, false, errLongPath
 	}
+	d.room--
 	id = uint32(len(d.spots))
 	d.spots = append(d.spots, spot{
 		parent:  dir,

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"io/fs"
 	"iter"
 	"slices"
 	"strings"
@@ -273,18 +272,6 @@ func areTwoFiles(a, b string) check {
 			t.Errorf("%s and %s are one file (%v)", a, b, err)
 		}
 	})
-}
-
-func lacks(path string) check {
-	return func(t *testing.T, r result) {
-		t.Helper()
-		if r.err != nil {
-			t.Fatalf("Merge: %v", r.err)
-		}
-		if _, err := r.tree.Resolve(path, false); !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
-			t.Errorf("%s is there (%v)", path, err)
-		}
-	}
 }
 
 // warns wants a warning about an entry, and nothing else to be warned of.

@@ -58,7 +58,6 @@ func (m *merger) merge(l *Layer, number uint16) error {
 	m.layer, m.number = l, number
 	m.start = m.now + 1
 	m.starts = append(m.starts, m.start)
-	m.forget()
 	for e, err := range l.Entries {
 		if err != nil {
 			return fmt.Errorf("layer %s: %w", l.Digest, err)

@@ -67,7 +67,7 @@ func (t *Tree) readContent(d *node, p []byte, off int64) (int, error) {
 	}
 	extents := t.sparse[d.ref].extents
 	first, _ := slices.BinarySearchFunc(extents, off, func(e index.Extent, off int64) int {
-		return cmp.Compare(e.Logical+e.Length, off+1) // the first that ends after off
+		return cmp.Compare(e.Logical+e.Length, off) // the first that does not end before off
 	})
 	done := 0
 	for _, e := range extents[first:] {

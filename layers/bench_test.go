@@ -1,0 +1,112 @@
+package layers_test
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+
+	"imgfs/index"
+	"imgfs/layers"
+)
+
+// debian is a layer like one of Debian's: so many packages, each with what packages have, about 45 names.
+func debian(packages int) []*index.Entry {
+	var entries []*index.Entry
+	seen := make(map[string]bool)
+	offset := int64(0)
+	add := func(typ byte, target, format string, args ...any) {
+		e := &index.Entry{Name: "./" + fmt.Sprintf(format, args...), Linkname: target, Type: typ, Mode: 0o644, MtimeSec: 1_700_000_000 + offset%1000}
+		if seen[e.Name] {
+			return
+		}
+		seen[e.Name] = true
+		if typ == index.TypeRegular {
+			e.Size = 100 + offset%50_000
+			e.Extents = []index.Extent{{Offset: offset + 512, Length: e.Size}}
+			offset += 512 + (e.Size+511)&^511
+		}
+		entries = append(entries, e)
+	}
+	dirs := func(paths ...string) {
+		for _, p := range paths {
+			add(index.TypeDir, "", "%s/", p)
+		}
+	}
+	dirs("usr", "usr/bin", "usr/lib", "usr/lib/python3", "usr/lib/python3/dist-packages", "usr/lib/x86_64-linux-gnu", "usr/share", "usr/share/doc",
+		"usr/share/man", "usr/share/man/man1", "usr/share/locale", "var", "var/lib", "var/lib/dpkg", "var/lib/dpkg/info")
+	languages := []string{"de", "es", "fr", "it", "ja", "nl", "pl", "pt_BR", "ru", "sv", "uk", "zh_CN"}
+	for _, l := range languages {
+		dirs("usr/share/locale/"+l, "usr/share/locale/"+l+"/LC_MESSAGES")
+	}
+	for i := range packages {
+		p := fmt.Sprintf("%s%d", []string{"libfoo", "python3-bar", "gcc-base", "x11-things"}[i%4], i)
+		for _, suffix := range []string{"list", "md5sums", "postinst", "prerm", "triggers"} {
+			add('0', "", "var/lib/dpkg/info/%s:amd64.%s", p, suffix)
+		}
+		add('0', "", "usr/bin/%s", p)
+		add('0', "", "usr/share/man/man1/%s.1.gz", p)
+		dirs("usr/share/doc/" + p)
+		add('0', "", "usr/share/doc/%s/changelog.Debian.gz", p)
+		add('0', "", "usr/share/doc/%s/copyright", p)
+		add('0', "", "usr/lib/x86_64-linux-gnu/%s.so.1.%d", p, i%10)
+		add('2', p+".so.1", "usr/lib/x86_64-linux-gnu/%s.so.1", p)
+		for _, l := range languages {
+			add('0', "", "usr/share/locale/%s/LC_MESSAGES/%s.mo", l, p)
+		}
+		dirs("usr/lib/python3/dist-packages/"+p, "usr/lib/python3/dist-packages/"+p+"/__pycache__")
+		for _, m := range []string{"__init__", "_compat", "client", "exceptions", "models", "server", "types", "util"} {
+			add('0', "", "usr/lib/python3/dist-packages/%s/%s.py", p, m)
+			add('0', "", "usr/lib/python3/dist-packages/%s/__pycache__/%s.cpython-311.pyc", p, m)
+		}
+	}
+	return entries
+}
+
+// BenchmarkMerge merges over 100,000 files. Besides the time a file it reports what a file
+// costs in the tree, and how much of that is names and link targets.
+func BenchmarkMerge(b *testing.B) {
+	entries := debian(2600)
+	in := layers.Layer{Entries: func(yield func(*index.Entry, error) bool) {
+		for _, e := range entries {
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}}
+	var before, after runtime.MemStats
+	var tree *layers.Tree
+	b.ReportAllocs()
+	for b.Loop() {
+		tree, _, _ = layers.Merge([]layers.Layer{in})
+	}
+	files := tree.Len()
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(files), "ns/file")
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	text := 0
+	for n := range layers.Node(files) {
+		text += len(tree.Name(n)) + len(tree.Readlink(n))
+	}
+	runtime.KeepAlive(tree)
+	tree = nil
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	b.ReportMetric(float64(files), "files")
+	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(files), "B/file")
+	b.ReportMetric(float64(text)/float64(files), "text-B/file")
+	runtime.KeepAlive(entries)
+}
+
+// BenchmarkLookup finds every name in its directory.
+func BenchmarkLookup(b *testing.B) {
+	tree := mergeOnce([]layerIn{{entries: debian(2600)}}).tree
+	n := layers.Node(0)
+	for b.Loop() {
+		if n++; int(n) == tree.Len() {
+			n = 1
+		}
+		if _, ok := tree.Lookup(tree.Parent(n), tree.Name(n)); !ok {
+			b.Fatal("a name is not found")
+		}
+	}
+}
