@@ -21,7 +21,8 @@
 //   - ".." in the target of a hard link goes up from where symbolic links led. (umoci: it takes back the
 //     component before it.) Both do the latter for the names of entries.
 //   - A marker makes the parents it lacks. (umoci: it does nothing then.)
-//   - A parent that is a file is an error. (umoci: newer ones make it a directory, older ones ignore a marker there.)
+//   - A parent that is a file is an error. (umoci: newer ones make it a directory.) A marker there is ignored. (Here
+//     we follow umoci, which writes such markers.)
 //   - Attributes "trusted.*" are dropped, "security.selinux" is kept. (umoci: the other way round.)
 //   - An entry for the root that isn't a directory is ignored. (umoci: an error.)
 //

@@ -138,6 +138,11 @@ func (m *merger) applyAt(path string, e *index.Entry) error {
 		return nil
 	}
 	dir, base, err := m.parent(path)
+	if role != plain && errors.Is(err, syscall.ENOTDIR) {
+		// umoci writes such markers where a directory became a file.
+		m.warn("whiteout marker below what is no directory: ignored")
+		return nil
+	}
 	if err != nil {
 		return err
 	}

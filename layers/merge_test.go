@@ -400,8 +400,13 @@ func TestParents(t *testing.T) {
 		},
 		{
 			name: "a link to a file is rejected as a parent",
-			in:   stack(layer(File("f", ""), Symlink("l", "f")), layer(Whiteout("l/x"))),
-			want: checks(rejects("l/.wh.x", "not a directory")),
+			in:   stack(layer(File("f", ""), Symlink("l", "f")), layer(File("l/x", ""))),
+			want: checks(rejects("l/x", "not a directory")),
+		},
+		{
+			name: "a marker below what has become a file hides nothing",
+			in:   stack(layer(File("d/x", "")), layer(File("d", "new"), Whiteout("d/x"))),
+			want: checks(warns("d/.wh.x", "no directory"), hasFile("d", "new")),
 		},
 		{
 			name: "a link that changes within a layer leads elsewhere from then on",

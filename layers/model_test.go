@@ -114,6 +114,9 @@ func (m *model) applyAt(components []string, e *index.Entry) error {
 		}
 	}
 	dirs, missing, err := m.walk([]*name{m.root}, components[:len(components)-1], new(int))
+	if errors.Is(err, syscall.ENOTDIR) && strings.HasPrefix(components[len(components)-1], ".wh.") {
+		return errIgnore
+	}
 	if err != nil {
 		return err
 	}
@@ -252,7 +255,7 @@ func (m *model) walk(dirs []*name, components []string, links *int) (to []*name,
 			rest := append(strings.Split(n.file.target, "/"), components[i+1:]...)
 			return m.walk(dirs, rest, links)
 		default:
-			return nil, nil, errModel
+			return nil, nil, fmt.Errorf("%w: %w", errModel, syscall.ENOTDIR)
 		}
 	}
 	return dirs, missing, nil

@@ -33,7 +33,7 @@ func (a *app) openCache(f *cacheFlags) (*cache.Cache, error) {
 
 // A cacheItem is one thing in the cache, as JSON.
 type cacheItem struct {
-	Kind   string        `json:"kind"` // documents, refs, indexes or blobs
+	Kind   string        `json:"kind"` // document, ref, index or blob
 	Name   string        `json:"name,omitempty"`
 	Digest digest.Digest `json:"digest"`
 	Size   int64         `json:"size"`   // bytes, of a blob when it is whole
@@ -44,7 +44,12 @@ type cacheItem struct {
 }
 
 func newCacheItem(i cache.Item) cacheItem {
-	return cacheItem{i.Kind.String(), i.Name, i.Digest, i.Size, i.Cached, i.Disk, i.InUse, i.Time}
+	return cacheItem{kindName(i.Kind), i.Name, i.Digest, i.Size, i.Cached, i.Disk, i.InUse, i.Time}
+}
+
+// kindName is a kind in the singular.
+func kindName(k cache.Kind) string {
+	return map[cache.Kind]string{cache.Documents: "document", cache.Refs: "ref", cache.Indexes: "index", cache.Blobs: "blob"}[k]
 }
 
 func (a *app) cacheListCommand() *cobra.Command {
@@ -150,7 +155,7 @@ func (a *app) removeFromCache(f *cacheFlags, kinds []cache.Kind, args []string) 
 		}
 		for _, i := range r.InUse {
 			inUse++
-			fmt.Fprintf(a.stderr, "imgfs: %s %s is in use, it stays\n", i.Kind, i.Digest)
+			fmt.Fprintf(a.stderr, "imgfs: %s %s is in use, it stays\n", kindName(i.Kind), i.Digest)
 		}
 		if err != nil {
 			return err
