@@ -18,15 +18,16 @@ type Want struct {
 	DiffID digest.Digest // "" if not known: then the index has the sha256
 }
 
-// Build reads a layer's blob from r, once and to its end, and writes its index to w as it goes. The memory it takes doesn't depend on
-// the size of the layer, but for about 100 bytes a span. What has been written counts only if there is no error.
+// Build reads a layer's blob from r, once and to its end, and writes its index to w as it goes. The memory it takes
+// doesn't depend on the size of the layer, but for about 100 bytes a span. What has been written counts only if there
+// is no error.
 //
 // The same blob gives the same index, byte for byte, as long as the program isn't built with another version
 // of this package or of its compressor.
 //
-// Errors: a *MismatchError if the layer isn't the one that is wanted; one that wraps ErrMalformed, an *EntryError where an entry
-// is to blame; one that wraps ErrUnsupported; or one that wraps what r and w failed with. A malformed blob that isn't the one that is
-// wanted gives a *MismatchError.
+// Errors: a *MismatchError if the layer isn't the one that is wanted; one that wraps ErrMalformed, an *EntryError
+// where an entry is to blame; one that wraps ErrUnsupported; or one that wraps what r and w failed with. A malformed
+// blob that isn't the one that is wanted gives a *MismatchError.
 func Build(r io.Reader, want Want, w io.Writer) error {
 	if err := want.check(); err != nil {
 		return err
@@ -41,7 +42,7 @@ func Build(r io.Reader, want Want, w io.Writer) error {
 	if m := (*MismatchError)(nil); err == nil || errors.As(err, &m) || errors.As(err, new(*EntryError)) {
 		return err
 	}
-	return fmt.Errorf("indexing layer %s: %w", want.Blob, err)
+	return fmt.Errorf("indexing %s: %w", layerName(want.Blob), err)
 }
 
 func (w *Want) check() error {
@@ -71,7 +72,7 @@ type builder struct {
 
 func build(in *intake, want Want, w io.Writer) error {
 	head := make([]byte, magicSize)
-	n, err := io.ReadFull(in, head)
+	n, _ := io.ReadFull(in, head) // in keeps the error; a short blob is none
 	if err := in.failed(); err != nil {
 		return err
 	}

@@ -19,8 +19,8 @@
 //
 // # Which tars are read, and how
 //
-// What the tar of a layer means is defined by what containerd makes of it, so the reader follows Go's archive/tar, which
-// containerd and umoci use:
+// What the tar of a layer means is defined by what containerd makes of it, so the reader follows Go's archive/tar,
+// which containerd and umoci use:
 //
 //   - v7, ustar, star, GNU and PAX headers; sums of signed and unsigned bytes; base-256 numbers; sparse files in
 //     the old GNU form and in GNU's PAX forms 0.0, 0.1 and 1.0.
@@ -29,10 +29,11 @@
 //     empty tar: Docker has made such layers.
 //   - A link, a directory, a device and a FIFO have no content, whatever their size says: the next header follows. (GNU tar
 //     skips a directory's size.)
-//   - A PAX global header must be well-formed, and changes nothing, whatever it says.
+//   - A PAX global header must be well-formed, and changes nothing, whatever it says: so does containerd. (GNU tar heeds
+//     it; umoci refuses the layer.)
 //   - A PAX header, a long name and a sparse map are at most 1 MiB long.
 //
-// Beyond what archive/tar does, these are refused: ids over [MaxID], sizes below zero, names over [MaxPath], NULs in any name, device numbers over
-// 32 bits, and attributes that Linux can't hold. These are understood: LIBARCHIVE.xattr records, and SCHILY.devmajor
-// and SCHILY.devminor.
+// Beyond what archive/tar does, these are refused: ids over [MaxID], sizes below zero, names over [MaxPath], NULs in
+// any name, device numbers over 32 bits, and attributes that Linux can't hold. These are understood: LIBARCHIVE.xattr
+// records, and SCHILY.devmajor and SCHILY.devminor.
 package index

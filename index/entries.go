@@ -64,9 +64,10 @@ func (e *Entry) isDevice() bool { return e.Type == TypeChar || e.Type == TypeBlo
 
 var errEntry = errors.New("malformed entry")
 
-// An entryDecoder takes entries off the front of s, whose memory they share. The first thing that can't be sets bad.
+// An entryDecoder takes entries out of s, whose memory they share. The first thing that can't be sets bad.
 type entryDecoder struct {
 	s       string
+	i       int // what is before s[i] has been taken
 	tarSize int64
 	context context
 	extents []Extent // room for the next ones
@@ -81,19 +82,19 @@ func (d *entryDecoder) entries(count uint32) ([]Entry, error) {
 			return nil, errEntry
 		}
 	}
-	if d.s != "" {
+	if d.i < len(d.s) {
 		return nil, errEntry
 	}
 	return list, nil
 }
 
 func (d *entryDecoder) entry(e *Entry) {
-	if d.s == "" {
+	if d.i == len(d.s) {
 		d.bad = true
 		return
 	}
-	e.Type = d.s[0]
-	d.s = d.s[1:]
+	e.Type = d.s[d.i]
+	d.i++
 	e.Name = d.string(MaxPath)
 	e.Linkname = d.string(MaxPath)
 	e.Mode = uint32(d.uint(0o7777))
@@ -112,7 +113,7 @@ func (d *entryDecoder) entry(e *Entry) {
 }
 
 func (d *entryDecoder) xattrs(e *Entry) {
-	for n := d.uint(uint64(len(d.s))); n > 0 && !d.bad; n-- {
+	for n := d.uint(uint64(len(d.s) - d.i)); n > 0 && !d.bad; n-- {
 		x := Xattr{d.string(maxXattrName), d.string(maxXattrValue)}
 		if last := len(e.Xattrs) - 1; last >= 0 && e.Xattrs[last].Name >= x.Name {
 			d.bad = true
@@ -122,7 +123,7 @@ func (d *entryDecoder) xattrs(e *Entry) {
 }
 
 func (d *entryDecoder) extentsOf(e *Entry) {
-	n := int(d.uint(uint64(len(d.s) / 3)))
+	n := int(d.uint(uint64(len(d.s)-d.i) / 3))
 	if n == 0 {
 		return
 	}
@@ -147,20 +148,34 @@ func (d *entryDecoder) extentsOf(e *Entry) {
 
 // uint takes a number up to max, in its shortest form.
 func (d *entryDecoder) uint(max uint64) uint64 {
-	var x uint64
-	for i := 0; i < len(d.s) && i < binary.MaxVarintLen64; i++ {
-		c := d.s[i]
-		if i == binary.MaxVarintLen64-1 && c > 1 {
-			break
-		}
-		x |= uint64(c&0x7f) << (7 * i)
+	x := uint64(0)
+	if d.i < len(d.s) && d.s[d.i] < 0x80 { // nearly always
+		x = uint64(d.s[d.i])
+		d.i++
+	} else {
+		x = d.longUint()
+	}
+	if x > max {
+		d.bad = true
+	}
+	if d.bad {
+		return 0
+	}
+	return x
+}
+
+// longUint takes a number of several bytes.
+func (d *entryDecoder) longUint() (x uint64) {
+	for n, rest := 0, d.s[d.i:]; n < len(rest) && n < binary.MaxVarintLen64; n++ {
+		c := rest[n]
+		x |= uint64(c&0x7f) << (7 * n)
 		if c >= 0x80 {
 			continue
 		}
-		if d.bad || x > max || c == 0 && i > 0 {
-			break
+		d.i += n + 1
+		if c == 0 || n == binary.MaxVarintLen64-1 && c > 1 {
+			break // not the shortest form, or over 64 bits
 		}
-		d.s = d.s[i+1:]
 		return x
 	}
 	d.bad = true
@@ -175,11 +190,11 @@ func (d *entryDecoder) int() int64 {
 
 func (d *entryDecoder) string(max uint64) string {
 	n := d.uint(max)
-	if n > uint64(len(d.s)) {
+	if n > uint64(len(d.s)-d.i) {
 		d.bad = true
 		return ""
 	}
-	s := d.s[:n]
-	d.s = d.s[n:]
+	s := d.s[d.i:][:n]
+	d.i += int(n)
 	return s
 }

@@ -29,18 +29,26 @@ type MismatchError struct {
 }
 
 func (e *MismatchError) Error() string {
-	return fmt.Sprintf("layer %s: %s is %s, expected %s", e.Blob, e.What, e.Found, e.Expected)
+	return fmt.Sprintf("%s: %s is %s, expected %s", layerName(e.Blob), e.What, e.Found, e.Expected)
 }
 
 // An EntryError says which entry of a layer is malformed. It wraps ErrMalformed.
 type EntryError struct {
-	Blob  digest.Digest // the layer
+	Blob  digest.Digest // the layer, "" if its digest isn't known
 	Entry string        // name of the entry, or of the one before where its own couldn't be read
 	Err   error
 }
 
 func (e *EntryError) Error() string {
-	return fmt.Sprintf("layer %s: entry %q: %v", e.Blob, e.Entry, e.Err)
+	return fmt.Sprintf("%s: entry %q: %v", layerName(e.Blob), e.Entry, e.Err)
 }
 
 func (e *EntryError) Unwrap() error { return e.Err }
+
+// layerName is how errors speak of a layer.
+func layerName(blob digest.Digest) string {
+	if blob == "" {
+		return "layer"
+	}
+	return "layer " + blob.String()
+}

@@ -346,6 +346,11 @@ func compareWalks(t testing.TB, b []byte) {
 	}
 }
 
+// goroot is where Go is.
+func goroot(t testing.TB) string {
+	return strings.TrimSpace(string(run(t, ".", "go", "env", "GOROOT")))
+}
+
 // pipe runs b through a program.
 func pipe(t testing.TB, b []byte, name string, args ...string) []byte {
 	t.Helper()

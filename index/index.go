@@ -13,8 +13,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// An Index says what is in a layer and where. It doesn't change, and is safe for concurrent use as its file is. It keeps
-// about 150 bytes of memory for each span, that is for each MiB of tar or so; the rest is read from the file when it's needed.
+// An Index says what is in a layer and where. It doesn't change, and is safe for concurrent use as its file is. It
+// keeps about 100 bytes of memory for each span, that is for each MiB of tar or so; the rest is read from the file
+// when it's needed.
 type Index struct {
 	r io.ReaderAt
 	t *table
@@ -89,8 +90,9 @@ func (x *Index) NumEntries() int { return x.t.entries }
 // NumSpans is the number of spans.
 func (x *Index) NumSpans() int { return len(x.t.spans) }
 
-// Entries gives the tar's entries in order, or an error, after which there is nothing more. It wraps ErrDamaged, or what the file failed
-// with. The index keeps none of them. Entries that come near each other share memory: who keeps a few of many copies them.
+// Entries gives the tar's entries in order, or an error, after which there is nothing more. It wraps ErrDamaged, or
+// what the file failed with. The index keeps none of them. Entries that come near each other share memory: who keeps
+// a few of many copies them.
 func (x *Index) Entries() iter.Seq2[*Entry, error] {
 	return func(yield func(*Entry, error) bool) {
 		var buf []byte

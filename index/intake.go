@@ -12,8 +12,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// maxPending bounds the compressed bytes that are kept until it is known which span they belong to: a span, and what the
-// decoder reads ahead.
+// maxPending bounds the compressed bytes that are kept until it is known which span they belong to: a span, and what
+// the decoder reads ahead.
 const maxPending = 2 * maxSpan
 
 // An intake reads a blob, hashes it, and keeps the bytes since the last checkpoint for their span's digest.
@@ -113,7 +113,8 @@ func allZero(b []byte) bool {
 
 var errSpan = errors.New("checkpoint out of order")
 
-// cut gives the digest of the bytes before blob offset end, and drops those before keep, which is end or the byte before.
+// cut gives the digest of the bytes before blob offset end, and drops those before keep, which is end or the byte
+// before.
 func (p *pending) cut(end, keep int64) (sum [sha256.Size]byte, err error) {
 	n, k := end-p.off, keep-p.off
 	if k < 0 || n < k || n > int64(len(p.buf))+p.zeros {

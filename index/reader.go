@@ -25,9 +25,9 @@ type Blob interface {
 type Memory interface {
 	// Has tells whether a span is there, or about to be.
 	Has(blob digest.Digest, span int) bool
-	// Use runs use with the decoded bytes of a span, size of them. When they are not there, fill makes them first: once,
-	// however many callers wait. Its error goes to all who waited and is not kept. The slice is not valid after use
-	// returns. fill and use run before Use returns, and not after.
+	// Use runs use with the decoded bytes of a span, size of them. When they are not there, fill makes them first:
+	// once, however many callers wait. Its error goes to all who waited and is not kept. The slice is not valid after
+	// use returns. fill and use run before Use returns, and not after.
 	Use(blob digest.Digest, span, size int, fill func(dst []byte) error, use func(data []byte)) error
 }
 
@@ -54,7 +54,8 @@ func NewReader(x *Index, b Blob, m Memory) *Reader {
 // Decoded is the number of spans decoded so far.
 func (r *Reader) Decoded() int64 { return r.decoded.Load() }
 
-// ReadAt is io.ReaderAt's, over the tar. Errors wrap ErrCorrupt, ErrDamaged, or what the blob or the memory failed with.
+// ReadAt is io.ReaderAt's, over the tar. Errors wrap ErrCorrupt, ErrDamaged, or what the blob or the memory failed
+// with.
 func (r *Reader) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, errors.New("negative offset")
@@ -143,10 +144,10 @@ func (q *request) decode(dst []byte) error {
 			return fmt.Errorf("%w: %w", ErrDamaged, err)
 		}
 	}
-	q.r.decoded.Add(1)
 	if err := codecs[x.t.format].decode(dst, src, &c); err != nil {
 		return fmt.Errorf("%w: span %d of layer %s: %w", ErrDamaged, q.span, x.t.blob, err)
 	}
+	q.r.decoded.Add(1)
 	return nil
 }
 
@@ -175,8 +176,8 @@ func (q *request) compressed() ([]byte, error) {
 	return src, nil
 }
 
-// fetch reads the bytes of the span that is asked for, and with them those of the ones after it that will be asked for and aren't
-// in memory.
+// fetch reads the bytes of the span that is asked for, and with them those of the ones after it that will be asked
+// for and aren't in memory.
 func (q *request) fetch() error {
 	t := q.r.x.t
 	in := t.in(q.span)

@@ -61,8 +61,8 @@ func (s *source) take(n int64) ([]byte, error) {
 	return b, nil
 }
 
-// block gives the next block, valid until the next call. The error is io.EOF if the tar ends before it, io.ErrUnexpectedEOF if
-// it ends within it.
+// block gives the next block, valid until the next call. The error is io.EOF if the tar ends before it,
+// io.ErrUnexpectedEOF if it ends within it.
 func (s *source) block() (*block, error) {
 	b, err := s.take(blockSize)
 	if err != nil {

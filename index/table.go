@@ -155,7 +155,7 @@ func (t *table) checkSpan(i int, body int64) bool {
 	if s.in < 0 || s.in > 8*t.end || s.out < 0 || s.out > t.tarSize {
 		return false
 	}
-	if s.state.len > 0 && !s.state.within(body, maxState) || s.state.len == 0 && s.in%8 != 0 {
+	if s.state.len > 0 && !s.state.within(body, maxState) || s.state.len == 0 && (s.state != stored{} || s.in%8 != 0) {
 		return false
 	}
 	out, in := t.out(i), t.in(i)
@@ -167,7 +167,7 @@ func (s *stored) within(body int64, max uint32) bool {
 	return s.off >= headSize && s.off <= body && int64(s.len) <= body-s.off && s.len > 0 && s.raw <= max && s.len <= 2*max
 }
 
-// An extent of bytes.
+// A byteRange is n bytes from byte off on.
 type byteRange struct{ off, n int64 }
 
 // out is where span i is in the tar.

@@ -40,8 +40,8 @@ type header struct {
 // contentless tells whether entries of a type have no content, whatever their size says.
 func contentless(typ byte) bool { return typ >= TypeLink && typ <= TypeFIFO }
 
-// parse reads a header block. Sources: POSIX.1-2017, pax, "ustar Interchange Format"; the manual of GNU tar, "Basic Tar Format";
-// star's documentation of its header.
+// parse reads a header block. Sources: POSIX.1-2017, pax, "ustar Interchange Format"; the manual of GNU tar, "Basic
+// Tar Format"; star's documentation of its header.
 func (b *block) parse(h *header) error {
 	if !b.checksum() {
 		return errChecksum

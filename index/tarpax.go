@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// Keys of PAX records. Sources: POSIX.1-2017, pax, "pax Extended Header"; the manual of GNU tar, "Storing Sparse Files"; the
-// manual page tar(5) of libarchive for SCHILY and LIBARCHIVE.
+// Keys of PAX records. Sources: POSIX.1-2017, pax, "pax Extended Header"; the manual of GNU tar, "Storing Sparse
+// Files"; the manual page tar(5) of libarchive for SCHILY and LIBARCHIVE.
 const (
 	paxPath     = "path"
 	paxLinkpath = "linkpath"
@@ -51,21 +51,21 @@ var errPAX = errors.New("malformed PAX record")
 // records are the records of a PAX header, the last one of each key.
 type records map[string]string
 
-// parseRecords reads a PAX header's content into m. Each record is "LENGTH KEY=VALUE\n".
-func parseRecords(b []byte, m records) error {
-	clear(m)
+// parseRecords reads a PAX header's content. Each record is "LENGTH KEY=VALUE\n".
+func parseRecords(b []byte) (records, error) {
+	m := records{}
 	var sparse []string
 	for s := string(b); s != ""; {
 		key, value, rest, err := cutRecord(s)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		s = rest
 		switch key {
 		case paxSparseOffset, paxSparseNumBytes:
 			// Version 0.0 of GNU's sparse files repeats two keys in turn. 0.1 has put the same numbers into one record.
 			if (len(sparse)%2 == 0) != (key == paxSparseOffset) || strings.Contains(value, ",") {
-				return errPAX
+				return nil, errPAX
 			}
 			sparse = append(sparse, value)
 		default:
@@ -75,7 +75,7 @@ func parseRecords(b []byte, m records) error {
 	if len(sparse) > 0 {
 		m[paxSparseMap] = strings.Join(sparse, ",")
 	}
-	return nil
+	return m, nil
 }
 
 // cutRecord takes the first record off s.
@@ -143,7 +143,8 @@ func (h *header) set(key, value string) (err error) {
 	return err
 }
 
-// xattrs are the attributes among the records, sorted by name. Where an attribute is there in both forms, SCHILY's counts.
+// xattrs are the attributes among the records, sorted by name. Where an attribute is there in both forms, SCHILY's
+// counts.
 func (m records) xattrs() ([]Xattr, error) {
 	var list []Xattr
 	for key, value := range m {
@@ -171,7 +172,8 @@ func (m records) xattrs() ([]Xattr, error) {
 	return list, nil
 }
 
-// decodeXattr reads a LIBARCHIVE.xattr record: a name with percent signs, a value in base64, whose padding may be missing.
+// decodeXattr reads a LIBARCHIVE.xattr record: a name with percent signs, a value in base64, whose padding may be
+// missing.
 func decodeXattr(name, value string) (Xattr, error) {
 	name, err := url.PathUnescape(name)
 	if err != nil {

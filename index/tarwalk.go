@@ -33,14 +33,13 @@ type walker struct {
 }
 
 func newWalker(src *source, layer digest.Digest) *walker {
-	return &walker{src: src, layer: layer, pax: records{}}
+	return &walker{src: src, layer: layer}
 }
 
 // next gives the next entry, and io.EOF after the last one. Other errors are those of the source's reader, or
 // wrap ErrMalformed in an *EntryError.
 func (w *walker) next() (*Entry, error) {
-	w.longName, w.longLink = "", ""
-	clear(w.pax)
+	w.forget()
 	for {
 		b, err := w.header()
 		if err == io.EOF {
@@ -104,9 +103,9 @@ func (w *walker) prepare(h *header) (ordinary bool, err error) {
 		return false, w.readRecords(h)
 	case typePAXGlobal:
 		err := w.readRecords(h)
-		// Whatever it says is forgotten, and so is what came before it: so does archive/tar, which returns it as an entry.
-		clear(w.pax)
-		w.longName, w.longLink = "", ""
+		// Whatever it says is forgotten, and so is what came before it: so does archive/tar, which returns it as an
+		// entry.
+		w.forget()
 		return false, err
 	case typeLongName:
 		err := w.readSpecial(h)
@@ -134,8 +133,13 @@ func (w *walker) readRecords(h *header) error {
 	if err := w.readSpecial(h); err != nil {
 		return err
 	}
-	return parseRecords(w.special, w.pax)
+	var err error
+	w.pax, err = parseRecords(w.special)
+	return err
 }
+
+// forget drops what has been said about the next entry.
+func (w *walker) forget() { w.pax, w.longName, w.longLink = nil, "", "" }
 
 // entry makes an entry of a header and of what was said about it before.
 func (w *walker) entry(h *header, b *block) (*Entry, error) {
@@ -199,8 +203,8 @@ func (w *walker) content(h *header, b *block) ([]Extent, error) {
 	return []Extent{{0, w.src.off, physical}}, nil
 }
 
-// sparse reads the sparse map, if the entry has one, and puts the real size into the header. If the map is in the content,
-// only what comes after it is left.
+// sparse reads the sparse map, if the entry has one, and puts the real size into the header. If the map is in the
+// content, only what comes after it is left.
 func (w *walker) sparse(h *header, b *block) (frags []fragment, sparse bool, err error) {
 	if h.typ == typeGNUSparse {
 		if !h.gnu {

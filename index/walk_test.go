@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +17,7 @@ import (
 // goTestdata are the tars that archive/tar is tested with.
 func goTestdata(t testing.TB) map[string][]byte {
 	t.Helper()
-	paths, err := filepath.Glob(filepath.Join(runtime.GOROOT(), "src/archive/tar/testdata/*.tar*"))
+	paths, err := filepath.Glob(filepath.Join(goroot(t), "src/archive/tar/testdata/*.tar*"))
 	check(t, err)
 	if len(paths) < 30 {
 		t.Fatalf("%d tars in GOROOT", len(paths))
