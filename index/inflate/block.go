@@ -6,8 +6,8 @@ const (
 	lengthSyms = 19 // symbols of the code that the codes' lengths are written in
 	lengthBits = 7  // longest code of these
 
-	// maxBlockHeader is the most bytes of a block's header, wherever in its first byte it begins: 7 bits of what comes before it; 17
-	// bits, the 19 lengths of 3 bits, and 316 lengths of at most 7 bits and 7 extra bits.
+	// maxBlockHeader is the most bytes of a block's header, wherever in its first byte it begins: 7 bits of what
+	// comes before it; 17 bits, the 19 lengths of 3 bits, and 316 lengths of at most 7 bits and 7 extra bits.
 	maxBlockHeader = (7 + 17 + lengthSyms*3 + (maxLit+maxDist)*(lengthBits+7) + 7) / 8
 
 	// maxStored is the most bytes of a stored block.
@@ -38,8 +38,8 @@ type headerReader struct {
 	lengths [maxLit + maxDist]uint8
 }
 
-// read reads a block's header (RFC 1951, sections 3.2.3, 3.2.4 and 3.2.7), which in holds whole, or else to the end of the file. The
-// tables are those of the block after it. A reason why the header is not valid is returned, or "".
+// read reads a block's header (RFC 1951, sections 3.2.3, 3.2.4 and 3.2.7), which in holds whole, or else to the end
+// of the file. The tables are those of the block after it. A reason why the header is not valid is returned, or "".
 func (h *headerReader) read(in *input, t *tables) (head header, reason string) {
 	head.final = in.take(1) == 1
 	switch in.take(2) {
@@ -146,8 +146,8 @@ func (h *headerReader) readLengths(in *input, lengths []uint8) (reason string) {
 	return ""
 }
 
-// build builds the table of a literal or distance code, and reports whether the code is good: complete, or, as zlib has it, a single
-// code of one bit, or no code at all.
+// build builds the table of a literal or distance code, and reports whether the code is good: complete, or, as zlib
+// has it, a single code of one bit, or no code at all.
 func (h *headerReader) build(table []entry, tableBits uint, lengths []uint8, meaning []entry) bool {
 	ok, complete := h.code.init(lengths)
 	if !ok || !complete && h.code.max > 1 {

@@ -1,23 +1,20 @@
 package inflate
 
-// step decodes one symbol, which may give room bytes at most. It takes no bit that is not there and gives no byte too many, so it serves where
-// the fast loop cannot go: at the end of the file, and of the bytes that are wanted. There are 8 bytes in buf, or all that are left.
+// step decodes one symbol, which may give room bytes at most, 1 or more. It takes no bit that is not there and gives
+// no byte too many, so it serves where the fast loop cannot go: at the end of the file, and of the bytes that are
+// wanted. There are 8 bytes in buf, or all that are left.
 func (d *decoder) step(room uint) outcome {
-	e, value := d.symbol(d.lit[:], litBits)
+	e, length := d.symbol(d.lit[:], litBits)
 	switch {
 	case d.overrun():
 		return cutShort
 	case e >= literal:
-		if room < 1 {
-			return tooMuch
-		}
-		d.out[d.wr&outMask] = byte(value)
+		d.out[d.wr&outMask] = byte(e >> 16)
 		d.wr++
 		return limit
 	case e&special != 0:
 		return exceptional(e)
 	}
-	length := value
 	e, dist := d.symbol(d.dist[:], distBits)
 	switch {
 	case d.overrun():
@@ -37,7 +34,7 @@ func (d *decoder) step(room uint) outcome {
 }
 
 // symbol takes the next symbol and its extra bits, and returns its entry and what it stands for.
-func (d *decoder) symbol(table []entry, tableBits uint) (e entry, value uint) {
+func (d *decoder) symbol(table []entry, tableBits uint) (e entry, number uint) {
 	bits := d.peek()
 	e = table[bits&(1<<tableBits-1)]
 	if e&(literal|special|subtable) == special|subtable {
@@ -46,10 +43,5 @@ func (d *decoder) symbol(table []entry, tableBits uint) (e entry, value uint) {
 		e = table[uint64(e>>16)+bits&(1<<(e>>8&15)-1)]
 	}
 	d.bit += uint(e & 63)
-	return e, valueOf(e, bits)
-}
-
-// valueOf returns what the symbol of an entry stands for: its base, and the extra bits that follow its code.
-func valueOf(e entry, bits uint64) uint {
-	return uint(e&^literal>>16) + uint(bits&(1<<(e&63)-1)>>(e>>8&15))
+	return e, value(e&^literal, bits, bits>>(e&63))
 }

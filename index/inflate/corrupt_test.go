@@ -68,22 +68,24 @@ func TestATruncatedSpanIsAnError(t *testing.T) {
 
 func TestAChangedBitIsNeverAWrongFile(t *testing.T) {
 	for name, c := range smallFiles(t) {
-		for bit := range len(c.file) * 8 {
+		for i := range c.file {
 			file := bytes.Clone(c.file)
-			file[bit/8] ^= 1 << (bit % 8)
+			bit := i % 8
+			file[i] ^= 1 << bit
 			got, cps, err := checkpoints(bytes.NewReader(file), 100)
 			if err == nil && !bytes.Equal(got, c.want) {
-				t.Fatalf("%s, bit %d: other bytes, and no error", name, bit)
+				t.Fatalf("%s, bit %d of byte %d: other bytes, and no error", name, bit, i)
 			}
 			if err != nil && !errors.Is(err, inflate.ErrCorrupt) {
-				t.Fatalf("%s, bit %d: error is %v", name, bit, err)
+				t.Fatalf("%s, bit %d of byte %d: error is %v", name, bit, i, err)
 			}
 			resumeAll(t, file, cps)
 		}
 	}
 }
 
-// resumeAll decodes a damaged file from each checkpoint: it may give anything, within its bounds, or an error that is one of ours.
+// resumeAll decodes a damaged file from each checkpoint: it may give anything, within its bounds, or an error that is
+// one of ours.
 func resumeAll(t *testing.T, file []byte, cps []inflate.Checkpoint) {
 	t.Helper()
 	for _, cp := range cps[:len(cps)-1] {

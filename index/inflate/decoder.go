@@ -5,7 +5,11 @@ import "hash/crc32"
 const (
 	outSize = 128 << 10
 	outMask = outSize - 1
-	outPad  = 64 // so that words can be stored from any byte, and past the end of a match
+	outPad  = 64 // so that words can be stored from any byte
+
+	// outEnd is where the output is full. Copying stores whole words past the end of a match; they must not wrap
+	// round to the front.
+	outEnd = outSize - outPad
 )
 
 // A state is what a decoder expects next.
@@ -19,12 +23,12 @@ const (
 	atTrailer              // a member's trailer
 )
 
-// A decoder decodes from its input to its output. It serves a whole file and a single span alike: where it starts is set by reset, and where
-// it stops by stop.
+// A decoder decodes from its input to its output. It serves a whole file and a single span alike: where it starts is
+// set by reset, and where it stops by stop.
 //
-// Its output is an array with room behind its end, so that a match is never split; when it is full, the last WindowSize bytes move to its
-// front. Input, output and tables are arrays of fixed size and all indexes are masked: no input, however hostile, can make it
-// touch another byte, and the compiler need not check.
+// Its output is an array with room behind its end, so that a match is never split; when it is full, the last
+// WindowSize bytes move to its front. Input, output and tables are arrays of fixed size and all indexes are masked:
+// no input, however hostile, can make it touch another byte, and the compiler need not check.
 type decoder struct {
 	tables
 	input
@@ -64,15 +68,15 @@ func (d *decoder) window() []byte {
 }
 
 // full reports whether the output is to be taken before more is decoded, or is all that is wanted.
-func (d *decoder) full() bool { return d.wr > outSize-fastOut || d.produced() >= d.stop }
+func (d *decoder) full() bool { return d.wr > outEnd-fastOut || d.produced() >= d.stop }
 
 // room returns how many bytes may be given.
 func (d *decoder) room() uint {
-	return uint(min(d.stop-d.produced(), int64(outSize-d.wr)))
+	return uint(min(d.stop-d.produced(), int64(outEnd-d.wr)))
 }
 
-// more decodes until the output is full. All that was decoded before has been taken. It returns io.EOF at the end of the file.
-// There may be output with any error.
+// more decodes until the output is full. All that was decoded before has been taken. It returns io.EOF at the end of
+// the file. There may be output with any error.
 func (d *decoder) more() (err error) {
 	d.slide()
 	for err == nil && !d.full() {
@@ -84,7 +88,7 @@ func (d *decoder) more() (err error) {
 
 // slide makes room in the output.
 func (d *decoder) slide() {
-	if d.wr <= outSize-fastOut {
+	if d.wr <= outEnd-fastOut {
 		return
 	}
 	n := d.wr - WindowSize
@@ -203,7 +207,7 @@ func (d *decoder) limits(room uint) (inLimit, outLimit uint) {
 	inLimit, outLimit = d.end-fastIn, d.wr+room-fastOut+1
 	if d.marks != nil {
 		in, out := d.marks.left(d)
-		inLimit, outLimit = min(inLimit, d.bit>>3+in), min(outLimit, d.wr+out)
+		inLimit, outLimit = min(inLimit, d.bit>>3+8+in), min(outLimit, d.wr+out)
 	}
 	return inLimit, outLimit
 }

@@ -36,8 +36,8 @@ type code struct {
 	max    uint // longest code
 }
 
-// init takes the code that the lengths define (RFC 1951, section 3.2.2). It reports whether they define one, and whether it is complete,
-// that is, whether every row of bits begins with a code.
+// init takes the code that the lengths define (RFC 1951, section 3.2.2). It reports whether they define one, and
+// whether it is complete, that is, whether every row of bits begins with a code.
 func (c *code) init(lengths []uint8) (ok, complete bool) {
 	c.count = [maxCode + 1]uint{}
 	for _, n := range lengths {
@@ -69,8 +69,9 @@ func (c *code) init(lengths []uint8) (ok, complete bool) {
 	return true, left == 0
 }
 
-// build fills a table that is indexed by the next tableBits bits. The meaning of each symbol is an entry without the length of its code.
-// The code is complete, or has one code of one bit, or none at all; bits that begin no code lead to invalid entries.
+// build fills a table that is indexed by the next tableBits bits. The meaning of each symbol is an entry without the
+// length of its code. The code is complete, or has one code of one bit, or none at all; bits that begin no code lead
+// to invalid entries.
 func (c *code) build(table []entry, tableBits uint, meaning []entry) {
 	if c.used <= 1 && c.max <= 1 {
 		c.buildSingle(table[:1<<tableBits], meaning)
@@ -95,8 +96,8 @@ func (c *code) buildSingle(table []entry, meaning []entry) {
 	}
 }
 
-// buildMain fills the main table with the codes that fit in it. The table is made for codes of one bit, and doubled for each bit more. It returns the
-// number of codes done and the word of the next one.
+// buildMain fills the main table with the codes that fit in it. The table is made for codes of one bit, and doubled
+// for each bit more. It returns the number of codes done and the word of the next one.
 func (c *code) buildMain(table []entry, tableBits uint, meaning []entry) (next, word uint) {
 	for n := uint(1); n <= tableBits; n++ {
 		size := uint(1) << n
@@ -112,7 +113,8 @@ func (c *code) buildMain(table []entry, tableBits uint, meaning []entry) (next, 
 	return next, word
 }
 
-// buildSubtables fills the subtables, one for each row of tableBits bits that longer codes begin with, behind the main table.
+// buildSubtables fills the subtables, one for each row of tableBits bits that longer codes begin with, behind the
+// main table.
 func (c *code) buildSubtables(table []entry, tableBits uint, meaning []entry, next, word uint) {
 	n := tableBits + 1
 	left := c.count[n] // codes of n bits still to come
@@ -138,8 +140,8 @@ func (c *code) buildSubtables(table []entry, tableBits uint, meaning []entry, ne
 	}
 }
 
-// subtableBits returns how many bits index the subtable whose first code has n bits, with left such codes to come: as many as its longest has
-// beyond the main table.
+// subtableBits returns how many bits index the subtable whose first code has n bits, with left such codes to come: as
+// many as its longest has beyond the main table.
 func (c *code) subtableBits(n, left, tableBits uint) uint {
 	space := left
 	for space < 1<<(n-tableBits) && n < maxCode {
@@ -152,9 +154,10 @@ func (c *code) subtableBits(n, left, tableBits uint) uint {
 // with returns the entry of a symbol whose code has n bits.
 func with(meaning entry, n uint) entry { return meaning + uint32(n<<8|n) }
 
-// successor returns the code of n bits that follows word. Codes are numbers counted up, but packed from their most significant bit
-// (RFC 1951, section 3.1.1), so this adds one to a number whose bits stand in reverse. After the last code, all ones, comes 0.
-// A code's extension by zero bits is the same word, which takes the count on to longer codes.
+// successor returns the code of n bits that follows word. Codes are numbers counted up, but packed from their most
+// significant bit (RFC 1951, section 3.1.1), so this adds one to a number whose bits stand in reverse. After the last
+// code, all ones, comes 0. A code's extension by zero bits is the same word, which takes the count on to longer
+// codes.
 func successor(word, n uint) uint {
 	free := ^word & (1<<n - 1)
 	if free == 0 {

@@ -61,8 +61,8 @@ func (in *input) ensure(n uint) error {
 // maxIdle is how many reads in a row may give nothing.
 const maxIdle = 100
 
-// fill slides the window to the next bit, and reads until it is full or the source has no more: what a decoder sees in its buffer,
-// and so where it stops, does not depend on how the source hands out its bytes.
+// fill slides the window to the next bit, and reads until it is full or the source has no more: what a decoder sees
+// in its buffer, and so where it stops, does not depend on how the source hands out its bytes.
 func (in *input) fill() {
 	at := min(in.bit>>3, in.end)
 	copy(in.buf[:], in.buf[at:in.end])

@@ -35,7 +35,8 @@ func (m *marks) due(d *decoder, n int64) bool {
 	return !m.begun || d.position()>>3-m.in >= n*m.span || d.produced()-m.out >= n*m.span
 }
 
-// left returns how many bytes of the file and decoded bytes there are until a checkpoint is due inside a block: at least one of each.
+// left returns how many bytes of the file and decoded bytes there are until a checkpoint is due inside a block: at
+// least one of each.
 func (m *marks) left(d *decoder) (in, out uint) {
 	return uint(max(1, 2*m.span-(d.position()>>3-m.in))), uint(max(1, 2*m.span-(d.produced()-m.out)))
 }

@@ -5,9 +5,9 @@ import (
 	"math"
 )
 
-// A Reader decodes a gzip file from its start to its end: all its members, as gzip does, and it checks their sizes and CRCs. Zeros may
-// follow the last member, and nothing else. It reads ahead in its source, up to the end of the source. It has about 200 KiB of
-// buffers. It is not safe for concurrent use.
+// A Reader decodes a gzip file from its start to its end: all its members, as gzip does, and it checks their sizes
+// and CRCs. Zeros may follow the last member, and nothing else. It reads ahead in its source, up to the end of the
+// source. It has about 200 KiB of buffers. It is not safe for concurrent use.
 type Reader struct {
 	d   decoder
 	err error // what comes when the output has been read
@@ -24,9 +24,9 @@ func NewReader(r io.Reader, o *Options) *Reader {
 	return z
 }
 
-// Read implements io.Reader. At the end of the file, all of which has been checked then, it returns io.EOF. Errors are those of the
-// source, those of Options.Checkpoint, and CorruptErrors; each comes again at the next call. Bytes that were read
-// before an error may belong to a member whose CRC is wrong.
+// Read implements io.Reader. At the end of the file, all of which has been checked then, it returns io.EOF. Errors
+// are those of the source, those of Options.Checkpoint, and CorruptErrors; each comes again at the next call. Bytes
+// that were read before an error may belong to a member whose CRC is wrong.
 func (z *Reader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
@@ -63,6 +63,6 @@ func (z *Reader) WriteTo(w io.Writer) (written int64, err error) {
 	}
 }
 
-// End returns where the last member that was read to its end has ended: bytes from the start of the file. After io.EOF that is the size of
-// the file without zeros at its end.
+// End returns where the last member that was read to its end has ended: bytes from the start of the file. After
+// io.EOF that is the size of the file without zeros at its end.
 func (z *Reader) End() int64 { return z.d.endOffset }

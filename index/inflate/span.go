@@ -7,12 +7,12 @@ import (
 	"sync"
 )
 
-// Decode decodes the bytes that follow a checkpoint, as many as dst has room for. Src is the file from byte cp.In/8 on: to the last byte of which the span
-// has a bit, which is (next.In+7)/8 with the next checkpoint, or after the last one, to the end of the last member
-// ([Reader.End]) or beyond. It reads nothing else of the file.
+// Decode decodes the bytes that follow a checkpoint, as many as dst has room for. Src is the file from byte cp.In/8
+// on: to the last byte of which the span has a bit, which is (next.In+7)/8 with the next checkpoint, or after the
+// last one, to the end of the last member ([Reader.End]) or beyond. It reads nothing else of the file.
 //
-// An error is a CorruptError: dst could not be filled. What is in dst then is of no meaning. CRCs of members are not checked, since a span
-// need not have a whole one: whoever has spans knows them by digests.
+// An error is a CorruptError: dst could not be filled. What is in dst then is of no meaning. CRCs of members are not
+// checked, since a span need not have a whole one: whoever has spans knows them by digests.
 //
 // It may be called concurrently.
 func Decode(dst, src []byte, cp *Checkpoint) error {

@@ -6,13 +6,13 @@ const (
 	maxLitCodes  = 288 // literal and length symbols of a fixed block; the last two never occur
 	maxDistCodes = 32  // the same for distances
 
-	// A table is indexed by so many bits at once; longer codes take a second step. These sizes are libdeflate's: they leave room for
-	// nearly all symbols of real data and keep both tables in the first-level cache.
+	// A table is indexed by so many bits at once; longer codes take a second step. These sizes are libdeflate's: they
+	// leave room for nearly all symbols of real data and keep both tables in the first-level cache.
 	litBits  = 11
 	distBits = 8
 
-	// Complete codes of 288 and 32 symbols of 15 bits at most need 2342 and 402 entries (as zlib's "enough" counts them);
-	// powers of two let the decoder mask its indexes.
+	// Complete codes of 288 and 32 symbols of 15 bits at most need 2342 and 402 entries (as zlib's "enough" counts
+	// them); powers of two let the decoder mask its indexes.
 	litSize  = 4096
 	distSize = 512
 
@@ -27,7 +27,8 @@ type tables struct {
 	fixed bool            // these are the tables of a fixed block
 }
 
-// lengthBase and lengthExtra are the lengths of symbols 257 to 285, distBase and distExtra the distances of symbols 0 to 29 (RFC 1951, section 3.2.5).
+// lengthBase and lengthExtra are the lengths of symbols 257 to 285, distBase and distExtra the distances of symbols 0
+// to 29 (RFC 1951, section 3.2.5).
 var (
 	lengthBase = [...]uint16{
 		3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258,
@@ -43,7 +44,8 @@ var (
 	}
 )
 
-// litMeaning, distMeaning and lengthMeaning are the entries of the symbols of the three codes, without their codes' lengths.
+// litMeaning, distMeaning and lengthMeaning are the entries of the symbols of the three codes, without their codes'
+// lengths.
 var (
 	litMeaning    = makeLitMeaning()
 	distMeaning   = makeDistMeaning()
