@@ -30,17 +30,10 @@ func (a *app) documentCommand(name, short string, of func(*fetcher.Image) []byte
 		Short: short,
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := a.newSession(&f)
-			if err != nil {
+			return a.withImage(cmd.Context(), &f, args[0], func(_ *session, im *fetcher.Image) error {
+				_, err := a.stdout.Write(of(im))
 				return err
-			}
-			defer s.close()
-			im, err := s.resolve(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			_, err = a.stdout.Write(of(im))
-			return err
+			})
 		},
 	}
 	f.add(cmd.Flags())

@@ -18,23 +18,16 @@ func (a *app) historyCommand() *cobra.Command {
 		Short: "Show how an image was built, and which step made which layer",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := a.newSession(&f)
-			if err != nil {
-				return err
-			}
-			defer s.close()
-			im, err := s.resolve(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			steps, err := history(im)
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				return a.printJSON(steps)
-			}
-			return a.printHistory(steps)
+			return a.withImage(cmd.Context(), &f, args[0], func(_ *session, im *fetcher.Image) error {
+				steps, err := history(im)
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return a.printJSON(steps)
+				}
+				return a.printHistory(steps)
+			})
 		},
 	}
 	f.add(cmd.Flags())

@@ -60,6 +60,20 @@ func (s *session) resolve(ctx context.Context, reference string) (*fetcher.Image
 	return s.fetch.Resolve(ctx, ref)
 }
 
+// withImage resolves a reference and runs do on what it names.
+func (a *app) withImage(ctx context.Context, f *imageFlags, reference string, do func(*session, *fetcher.Image) error) error {
+	s, err := a.newSession(f)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	im, err := s.resolve(ctx, reference)
+	if err != nil {
+		return err
+	}
+	return do(s, im)
+}
+
 // An image is an image that can be read: its layers indexed and merged.
 type image struct {
 	*fetcher.Image

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,14 +24,16 @@ func (a *app) inspectCommand() *cobra.Command {
 		Short: "Show an image: digests, platform, config, layers and which of them are indexed",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			i, err := a.inspect(cmd.Context(), &f, args[0])
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				return a.printJSON(i)
-			}
-			return a.printInspection(i)
+			return a.withImage(cmd.Context(), &f, args[0], func(s *session, im *fetcher.Image) error {
+				i, err := s.inspect(im)
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return a.printJSON(i)
+				}
+				return a.printInspection(i)
+			})
 		},
 	}
 	f.add(cmd.Flags())
@@ -71,16 +72,7 @@ type indexState struct {
 	Size    int64  `json:"size"` // of the index
 }
 
-func (a *app) inspect(ctx context.Context, f *imageFlags, ref string) (*inspection, error) {
-	s, err := a.newSession(f)
-	if err != nil {
-		return nil, err
-	}
-	defer s.close()
-	im, err := s.resolve(ctx, ref)
-	if err != nil {
-		return nil, err
-	}
+func (s *session) inspect(im *fetcher.Image) (*inspection, error) {
 	config, err := parseConfig(im)
 	if err != nil {
 		return nil, err

@@ -37,6 +37,12 @@ or oci:DIR[:TAG|@DIGEST]. The command returns when the mount is usable; "imgfs u
   imgfs mount --platform linux/arm64 oci:layout:latest /mnt`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.debug {
+				a.logLevel = "debug"
+				if err := a.setUpLog(); err != nil {
+					return err
+				}
+			}
 			if o.foreground || isChild {
 				return a.serve(cmd.Context(), &o, args)
 			}
@@ -50,7 +56,7 @@ or oci:DIR[:TAG|@DIGEST]. The command returns when the mount is usable; "imgfs u
 	f.BoolVar(&o.suid, "suid", false, "honour set-user-ID and set-group-ID bits and file capabilities")
 	f.BoolVar(&o.dev, "dev", false, "let device nodes be opened")
 	f.BoolVar(&o.allowOther, "allow-other", false, "let other users use a user's mount, if /etc/fuse.conf permits it (root's are always open to all)")
-	f.BoolVar(&o.debug, "debug-fuse", false, "log every FUSE request")
+	f.BoolVar(&o.debug, "debug-fuse", false, "log every FUSE request, and all else that --log-level=debug does")
 	return cmd
 }
 
