@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -23,25 +25,44 @@ var lab struct {
 }
 
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(scanEnv); dir != "" {
+		os.Exit(scanForParent(dir))
+	}
 	os.Exit(run(m))
 }
 
 func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "imgfs-e2e-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
+	if err := setUp(); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
-	// Another user's mounts are tested too.
-	if err := os.Chmod(dir, 0o755); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	lab.dir = dir
+	defer os.RemoveAll(lab.dir)
 	defer stopAll()
 	return m.Run()
 }
+
+// setUp makes the directory that everything is in, open to all because
+// another user's mounts are tested too, and builds the program into it.
+func setUp() error {
+	if os.Geteuid() != 0 {
+		return errors.New("these tests need root: they make devices and mounts")
+	}
+	dir, err := os.MkdirTemp("", "imgfs-e2e-")
+	if err != nil {
+		return err
+	}
+	lab.dir = dir
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return err
+	}
+	build := exec.Command("go", "build", "-o", program(), "imgfs/cmd/imgfs")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	_, err = peer.RunCmd(build)
+	return err
+}
+
+// program is the built imgfs.
+func program() string { return filepath.Join(lab.dir, "imgfs") }
 
 func stopAll() {
 	lab.mu.Lock()
@@ -58,7 +79,7 @@ func untilDone(stop func()) {
 	lab.stops = append(lab.stops, stop)
 }
 
-// context bounds what a test waits for, so that nothing hangs for ever.
+// timeLimit bounds what a test waits for, so that nothing hangs for ever.
 func timeLimit(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
@@ -102,3 +123,45 @@ var theContainerd = sync.OnceValues(func() (*peer.Containerd, error) {
 	untilDone(c.Stop)
 	return c, nil
 })
+
+// theRegistry starts a docker-registry that has all images, as test/NAME:TAG.
+var theRegistry = sync.OnceValues(func() (*peer.Registry, error) {
+	set, err := theImages()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := labDir("registry")
+	if err != nil {
+		return nil, err
+	}
+	r, err := peer.StartRegistry(context.Background(), dir, nil)
+	if err != nil {
+		return nil, err
+	}
+	untilDone(r.Stop)
+	for _, im := range set.All() {
+		if err := push(context.Background(), r, im); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+})
+
+// push copies an image to a registry: buildah's as Docker's version 2, the
+// others as OCI's.
+func push(ctx context.Context, r *peer.Registry, im images.Image, options ...string) error {
+	format := "oci"
+	if im.Name == "buildah-full" {
+		format = "v2s2"
+	}
+	options = append(options, "--format", format)
+	return peer.Copy(ctx, "oci:"+im.Layout+":"+im.Tag, "docker://"+inRegistry(r, im), options...)
+}
+
+// inRegistry is an image's reference in a registry it was pushed to.
+func inRegistry(r *peer.Registry, im images.Image) string {
+	return r.Addr + "/test/" + im.Name + ":" + im.Tag
+}
+
+// inLayout is an image's reference in its layout.
+func inLayout(im images.Image) string { return "oci:" + im.Layout + ":" + im.Tag }

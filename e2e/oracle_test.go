@@ -27,15 +27,16 @@ type oracle struct {
 //
 //   - umoci restores the times of directories after it changes what is in them,
 //     so a directory has the time that the last layer to name it gave.
-//   - containerd leaves a directory that a layer changes without naming it with
-//     the time of the unpack. (Its native snapshotter also copies the tree for
-//     each layer, and the copies of directories have the copy's time.)
+//   - containerd ignores what a layer says of the root, and leaves a directory
+//     that a layer changes without naming it with the time of the unpack.
+//   - containerd's native snapshotter copies the tree for each layer; hard links
+//     of links and FIFOs become copies, and directories have the copy's time.
 //   - containerd's overlayfs keeps layers apart: a hard link to a file of a lower
 //     layer becomes a copy, and merged directories have a link count of 1.
 //   - Neither knows GNU tar's old sparse files. GNU tar does, but no whiteouts.
 var (
 	umociOracle   = oracle{"umoci", treediff.Blind{}, scanUmoci}
-	nativeOracle  = oracle{"containerd-native", treediff.Blind{DirTimes: true}, scanContainerd(peer.Native)}
+	nativeOracle  = oracle{"containerd-native", treediff.Blind{DirTimes: true, SpecialLinks: true}, scanContainerd(peer.Native)}
 	overlayOracle = oracle{
 		"containerd-overlayfs", treediff.Blind{DirTimes: true, DirNlink: true, HardLinks: true}, scanContainerd(peer.Overlay),
 	}
@@ -46,10 +47,14 @@ var (
 // containerd takes its time, so not every image has each.
 func oraclesOf(im images.Image) []oracle {
 	switch im.Name {
+	case "umoci-disputed":
+		return []oracle{nativeOracle}
 	case "umoci-gnutar":
 		return []oracle{tarOracle}
 	case "umoci-paxtar":
 		return []oracle{tarOracle, umociOracle, nativeOracle, overlayOracle}
+	case "umoci-replaced":
+		return []oracle{umociOracle}
 	case "umoci-full":
 		return []oracle{umociOracle, nativeOracle}
 	}

@@ -12,6 +12,9 @@ import (
 	"imgfs/e2e/internal/peer"
 )
 
+// An archive writes the tar of a layer to a file.
+type archive func(ctx context.Context, file string) error
+
 // tarDialects are GNU tar's ways to write sparse files, long names and times.
 var tarDialects = [][]string{
 	{"--format=gnu", "--sparse"},
@@ -22,13 +25,16 @@ var tarDialects = [][]string{
 
 // gnuTarLayer returns the maker of a layer by GNU tar in a dialect: the root,
 // and a directory of the dialect's own with sparse files, long names and a link.
-func gnuTarLayer(dialect []string) func(ctx context.Context, file string) error {
+func gnuTarLayer(dialect []string) archive {
 	return func(ctx context.Context, file string) error {
 		dir, err := os.MkdirTemp(filepath.Dir(file), "tar-")
 		if err != nil {
 			return err
 		}
 		defer os.RemoveAll(dir)
+		if err := os.Chmod(dir, 0o755); err != nil { // it becomes the root
+			return err
+		}
 		name := "gnutar" + strings.Join(dialect, "")
 		if err := sparseFiles(filepath.Join(dir, name)); err != nil {
 			return err
@@ -98,35 +104,53 @@ func sparseFile(name string, size int64, data []int64, block int) error {
 // a new entry of its name, and times with nanoseconds.
 func whiteoutLayer(_ context.Context, file string) error {
 	const src = "usr/share/go-1.19/src/"
-	at := time.Unix(1_234_567_890, 987_654_321)
 	dir := func(name string) tar.Header {
 		return tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: 0o755}
 	}
 	reg := func(name string) tar.Header { return tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644} }
 	attr := reg("opt/whiteouts/attributes")
-	attr.PAXRecords = map[string]string{"SCHILY.xattr.user.origin": "PAX\x00value", "SCHILY.xattr.trusted.t": "1"}
-	return writeTar(file, at, []tar.Header{
+	attr.PAXRecords = map[string]string{"SCHILY.xattr.user.origin": "PAX\x00value"}
+	return writeTar(file, []tar.Header{
 		dir("."), dir("opt"), dir("opt/whiteouts"), attr,
-		{Typeflag: tar.TypeLink, Name: "opt/whiteouts/hard", Linkname: "./opt/whiteouts/attributes"},
-		{Typeflag: tar.TypeLink, Name: "/opt/whiteouts/lower", Linkname: "/usr/bin/sha512sum"},
+		{Typeflag: tar.TypeLink, Name: "/opt/whiteouts/hard", Linkname: "./opt/whiteouts/attributes", Mode: 0o644},
 		dir(src + "net"), reg(src + "net/.wh..wh..opq"), reg(src + "net/after-the-marker"),
-		dir(src + "os"), reg(src + "os/before-the-marker"), dir(src + "os/user"), reg(src + "os/.wh..wh..opq"),
+		dir(src + "os"), reg(src + "os/before-the-marker"), dir(src + "os/new"), reg(src + "os/.wh..wh..opq"),
 		dir(src + "crypto"), reg(src + "crypto/.wh.aes"), reg(src + "crypto/.wh.crypto.go"),
 		reg(src + "crypto/.wh.rsa"), dir(src + "crypto/rsa"), reg(src + "crypto/rsa/new"),
 	})
 }
 
+// disputedLayer writes a layer of what the peers see differently, and where
+// imgfs does as containerd does: the owner, mode and time that a hard link's
+// own header has become the file's, and trusted attributes are left out.
+func disputedLayer(_ context.Context, file string) error {
+	return writeTar(file, []tar.Header{
+		{Typeflag: tar.TypeDir, Name: "d/", Mode: 0o755},
+		{Typeflag: tar.TypeReg, Name: "d/file", Mode: 0o644},
+		{Typeflag: tar.TypeLink, Name: "d/hard", Linkname: "d/file", Mode: 0o600, Uid: 5, ModTime: layerTime.Add(time.Hour)},
+		{Typeflag: tar.TypeReg, Name: "d/attributes", Mode: 0o644, PAXRecords: map[string]string{
+			"SCHILY.xattr.trusted.secret": "1", "SCHILY.xattr.user.plain": "2",
+		}},
+	})
+}
+
+// layerTime is when the entries were changed of the layers written here.
+var layerTime = time.Unix(1_234_567_890, 987_654_321)
+
 // writeTar writes an archive of entries, each regular file holding its own
 // name, in the PAX format.
-func writeTar(file string, at time.Time, entries []tar.Header) error {
+func writeTar(file string, entries []tar.Header) error {
 	f, err := os.Create(file)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	w := tar.NewWriter(f)
-	for i, h := range entries {
-		h.Format, h.ModTime = tar.FormatPAX, at.Add(time.Duration(i)*time.Millisecond)
+	for _, h := range entries {
+		h.Format = tar.FormatPAX
+		if h.ModTime.IsZero() {
+			h.ModTime = layerTime
+		}
 		content := ""
 		if h.Typeflag == tar.TypeReg && !strings.Contains(h.Name, "/.wh.") {
 			content = h.Name

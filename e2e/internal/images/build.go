@@ -16,7 +16,7 @@ import (
 type layer struct{ tag, recipe string }
 
 var (
-	umociLayers   = []layer{{"python", "python.sh"}, {"sources", "sources.sh"}, {"full", "changes.sh"}}
+	umociLayers   = []layer{{"python", "python.sh"}, {"sources", "sources.sh"}, {"full", "changes.sh"}, {"replaced", "replaced.sh"}}
 	buildahLayers = []layer{{"python", "python.sh"}, {"sources", "sources.sh"}, {"changes", "changes.sh"}, {"full", "replaced.sh"}}
 )
 
@@ -91,18 +91,21 @@ func (b *builder) withUmoci(ctx context.Context, base string) error {
 	return umoci(ctx, "gc", "--layout", layout)
 }
 
-// withArchives makes the images of GNU tar's dialects alone: one of all of
-// them, one of those that the peers know.
+// withArchives makes the images of archives alone.
 func (b *builder) withArchives(ctx context.Context, layout string) error {
-	for _, tag := range []string{"gnutar", "paxtar"} {
+	var gnu, pax []archive
+	for _, dialect := range tarDialects {
+		gnu = append(gnu, gnuTarLayer(dialect))
+		if dialect[0] == "--format=pax" {
+			pax = append(pax, gnuTarLayer(dialect))
+		}
+	}
+	for tag, archives := range map[string][]archive{"gnutar": gnu, "paxtar": pax, "disputed": {disputedLayer}} {
 		if err := umoci(ctx, "new", "--image", layout+":"+tag); err != nil {
 			return err
 		}
-		for _, dialect := range tarDialects {
-			if tag == "paxtar" && dialect[0] == "--format=gnu" {
-				continue
-			}
-			if err := b.addArchive(ctx, gnuTarLayer(dialect), layout+":"+tag); err != nil {
+		for _, write := range archives {
+			if err := b.addArchive(ctx, write, layout+":"+tag); err != nil {
 				return err
 			}
 		}
@@ -111,7 +114,7 @@ func (b *builder) withArchives(ctx context.Context, layout string) error {
 }
 
 // addArchive puts a layer on an image as it is.
-func (b *builder) addArchive(ctx context.Context, write func(context.Context, string) error, image string) error {
+func (b *builder) addArchive(ctx context.Context, write archive, image string) error {
 	file := filepath.Join(b.work, "layer.tar")
 	if err := write(ctx, file); err != nil {
 		return err

@@ -45,6 +45,10 @@ func (s *Set) Python() Image { return s.image("umoci", "python") }
 // Full is the large images with all that changes: one made by umoci, one by buildah.
 func (s *Set) Full() []Image { return []Image{s.image("umoci", "full"), s.image("buildah", "full")} }
 
+// Replaced is umoci's image with files and links in the place of directories,
+// which umoci alone reads.
+func (s *Set) Replaced() Image { return s.image("umoci", "replaced") }
+
 // PAXTar is an image of layers as GNU tar writes sparse files and long names
 // in the PAX format.
 func (s *Set) PAXTar() Image { return s.image("umoci", "paxtar") }
@@ -52,8 +56,13 @@ func (s *Set) PAXTar() Image { return s.image("umoci", "paxtar") }
 // GNUTar is PAXTar and a layer in GNU tar's own old format.
 func (s *Set) GNUTar() Image { return s.image("umoci", "gnutar") }
 
+// Disputed is a small image of what peers see differently.
+func (s *Set) Disputed() Image { return s.image("umoci", "disputed") }
+
 // All is every image that the tests compare.
-func (s *Set) All() []Image { return append(s.Full(), s.Python(), s.PAXTar(), s.GNUTar()) }
+func (s *Set) All() []Image {
+	return append(s.Full(), s.Python(), s.Replaced(), s.PAXTar(), s.GNUTar(), s.Disputed())
+}
 
 func (s *Set) image(tool, tag string) Image {
 	return Image{Name: tool + "-" + tag, Layout: filepath.Join(s.dir, tool), Tag: tag}

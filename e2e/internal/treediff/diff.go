@@ -14,9 +14,10 @@ import (
 
 // Blind names what one of the trees cannot tell, so that it is not compared.
 type Blind struct {
-	DirTimes  bool // mtimes of directories
-	DirNlink  bool // link counts of directories
-	HardLinks bool // which names are one file, and how many there are
+	DirTimes     bool // mtimes of directories
+	DirNlink     bool // link counts of directories
+	HardLinks    bool // which names are one file, and how many there are
+	SpecialLinks bool // the same of what is neither directory nor regular file
 }
 
 // A Difference is one field of one path that is not the same in two trees.
@@ -78,13 +79,23 @@ func diffEntry(a, b *Entry, blind Blind) []Difference {
 	add("rdev", rdevString(a.Rdev), rdevString(b.Rdev))
 	add("target", a.Target, b.Target)
 	add("xattrs", xattrString(a.Xattrs), xattrString(b.Xattrs))
-	switch {
-	case dir && !blind.DirNlink, !dir && !blind.HardLinks:
+	if !blind.links(a.Type) {
 		add("nlink", fmt.Sprint(a.Nlink), fmt.Sprint(b.Nlink))
 		add("hard link of", a.Group, b.Group)
 	}
 	add("sha256", hex.EncodeToString(a.Sum[:]), hex.EncodeToString(b.Sum[:]))
 	return all
+}
+
+// links tells whether link counts and hard links of a type are not compared.
+func (b Blind) links(ifmt uint32) bool {
+	switch ifmt {
+	case unix.S_IFDIR:
+		return b.DirNlink
+	case unix.S_IFREG:
+		return b.HardLinks
+	}
+	return b.HardLinks || b.SpecialLinks
 }
 
 // Report renders differences for a reader: a count by field, and the first

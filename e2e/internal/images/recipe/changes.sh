@@ -62,7 +62,6 @@ setcap cap_net_raw,cap_net_admin+ep /opt/ping
 setcap cap_net_bind_service=+eip /usr/bin/sha1sum
 setfattr -n user.text -v 'plain' /opt/links/a
 setfattr -n user.binary -v 0x00ff0a3d /opt/dev
-setfattr -n trusted.secret -v 0x01 /opt/modes/0400
 
 # Names and times.
 python3 - <<'PYTHON'

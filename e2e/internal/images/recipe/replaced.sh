@@ -1,5 +1,6 @@
 # The layer that puts something else in the place of directories. (umoci writes
-# whiteouts below what has replaced a directory, which containerd refuses.)
+# whiteouts below what has replaced a directory, which containerd refuses: its
+# image of this layer is one of its own.)
 cd /opt/types
 rm -r dir-to-file dir-to-link
 echo was a directory >dir-to-file

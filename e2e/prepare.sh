@@ -1,0 +1,27 @@
+#!/bin/sh
+# Installs what the end-to-end tests need, where it is missing: the peers, and
+# what makes the race detector work. Their daemons are started by the tests
+# alone, so installing them starts nothing.
+set -eu
+
+packages="docker-registry skopeo umoci buildah containerd mmdebstrap fuse3 attr libcap2-bin gcc libc6-dev"
+
+missing=
+for p in $packages; do
+	dpkg-query --show --showformat='${db:Status-Status}' "$p" 2>/dev/null | grep -qx installed || missing="$missing $p"
+done
+
+# The images are made with this machine's package lists, so they must be there.
+if [ -n "$missing" ] || ! apt-get indextargets 'Created-By: Packages' 'Origin: Debian' | grep -q .; then
+	apt-get -q update
+fi
+[ -n "$missing" ] || exit 0
+
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+	trap 'rm -f $policy' EXIT
+	printf '#!/bin/sh\nexit 101\n' >$policy
+	chmod 755 $policy
+fi
+# shellcheck disable=SC2086 # a list of words
+DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends $missing
