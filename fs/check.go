@@ -10,23 +10,43 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Check finds out what Mount would find wrong with a mountpoint and this machine, without mounting: for callers who
-// have a long way to go before they have a tree. It returns dir's absolute path without symlinks. Errors are
-// *MountError.
-func Check(dir string) (string, error) { return thisHost().check(dir) }
+// Check finds out what Mount would find wrong with a mountpoint, the options and this machine, without mounting: for
+// callers who have a long way to go before they have a tree. It returns dir's absolute path without symlinks. Errors
+// are *MountError.
+func Check(dir string, o *Options) (string, error) { return thisHost().check(dir, o.withDefaults()) }
 
-func (h host) check(dir string) (string, error) {
+func (h host) check(dir string, o *Options) (string, error) {
+	if !h.root {
+		if err := h.checkUser(dir, o); err != nil {
+			return "", err
+		}
+	}
 	path, err := h.mountpoint(dir)
 	if err != nil {
 		return "", err
 	}
-	if _, err := os.Stat(h.device); err != nil {
-		return "", noDevice(dir, h.device, err)
+	device, err := h.openDevice(dir) // the helper opens it as the user that we are
+	if err != nil {
+		return "", err
 	}
-	if !h.root && h.helperPath() == "" {
-		return "", noHelper(dir, h.helper)
-	}
+	unix.Close(device)
 	return path, nil
+}
+
+// checkUser checks what a user needs who is not root.
+func (h host) checkUser(dir string, o *Options) error {
+	forbidden := func(problem, fix string) error {
+		return &MountError{Op: "mount", Dir: dir, Problem: problem, Fix: fix, Err: syscall.EPERM}
+	}
+	switch {
+	case o.Suid || o.Dev:
+		return forbidden("only root can mount with set-uid programs or devices", "leave out --suid and --dev, or run as root")
+	case h.helperPath() == "":
+		return noHelper(dir, h.helper)
+	case o.AllowOther && !h.permitsOthers():
+		return forbidden("users may not let others use their mounts", allowOtherFix)
+	}
+	return nil
 }
 
 func noHelper(dir, helper string) error {

@@ -30,7 +30,7 @@ func (h host) attachByHelper(dir string, o *Options) (int, error) {
 	err = runHelper(cmd)
 	theirs.Close() // so that a helper that sent nothing is the end of the file
 	if err != nil {
-		return -1, h.helperRefused(dir, err)
+		return -1, helperRefused(dir, err)
 	}
 	device, err := receiveFD(ours)
 	if err != nil {
@@ -63,14 +63,14 @@ func escapeOption(s string) string {
 	return strings.NewReplacer(`\`, `\\`, `,`, `\,`).Replace(s)
 }
 
+const allowOtherFix = "leave out --allow-other, or have root add the line user_allow_other to /etc/fuse.conf"
+
 // helperRefused adds what to do to what the helper said.
-func (h host) helperRefused(dir string, err error) error {
+func helperRefused(dir string, err error) error {
 	e := &MountError{Op: "mount", Dir: dir, Problem: err.Error(), Err: err}
 	switch said := err.Error(); {
 	case strings.Contains(said, "user_allow_other"):
-		e.Fix = "leave out --allow-other, or have root add the line user_allow_other to /etc/fuse.conf"
-	case strings.Contains(said, h.device) && errors.Is(err, unix.EACCES):
-		e.Fix = "have root let users open it: chmod 666 " + h.device
+		e.Fix = allowOtherFix
 	case strings.Contains(said, "mount_max"):
 		e.Fix = "unmount another file system, or have root raise mount_max in /etc/fuse.conf"
 	case errors.Is(err, unix.EPERM):

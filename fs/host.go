@@ -4,19 +4,24 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
 // A host is what mounting takes: the device, the helper, and whether we need it.
 type host struct {
-	device string // of FUSE
-	helper string // fusermount3
-	root   bool   // may mount without the helper
+	device  string   // of FUSE
+	helper  string   // fusermount3
+	configs []string // of the helper, which reads one of them: where depends on who built it
+	root    bool     // may mount without the helper
 }
 
 func thisHost() host {
-	return host{device: "/dev/fuse", helper: "fusermount3", root: os.Geteuid() == 0}
+	return host{
+		device: "/dev/fuse", helper: "fusermount3", root: os.Geteuid() == 0,
+		configs: []string{"/etc/fuse.conf", "/usr/local/etc/fuse.conf"},
+	}
 }
 
 // attach mounts on dir and returns the descriptor of the device on which the kernel then asks.
@@ -37,9 +42,9 @@ func (h host) attach(dir string, o *Options) (int, error) {
 
 // attachDirectly mounts with mount(2).
 func (h host) attachDirectly(dir string, o *Options) (int, error) {
-	device, err := unix.Open(h.device, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	device, err := h.openDevice(dir)
 	if err != nil {
-		return -1, noDevice(dir, h.device, err)
+		return -1, err
 	}
 	// rootmode is checked against the mountpoint; the kernel asks for the real mode later.
 	data := fmt.Sprintf("fd=%d,rootmode=%o,user_id=%d,group_id=%d,default_permissions,allow_other",
@@ -75,16 +80,42 @@ func (h host) detach(dir string, lazy bool) error {
 	return unix.Unmount(dir, flags)
 }
 
-func noDevice(dir, device string, err error) error {
-	e := &MountError{Op: "mount", Dir: dir, Err: err}
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
-		e.Problem = "there is no " + device
-		e.Fix = "load the module with modprobe fuse; start a container with --device " + device
-	} else {
-		e.Problem = device + " can't be opened: " + err.Error()
-		e.Fix = "start a container with --device " + device
+// openDevice opens the device for a mount on dir.
+func (h host) openDevice(dir string) (int, error) {
+	device, err := unix.Open(h.device, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err == nil {
+		return device, nil
 	}
-	return e
+	e := &MountError{
+		Op: "mount", Dir: dir, Problem: h.device + " can't be opened: " + err.Error(), Err: err,
+		Fix: "start a container with --device " + h.device,
+	}
+	switch {
+	case err == unix.ENOENT || err == unix.ENODEV || err == unix.ENXIO:
+		e.Problem = "there is no " + h.device
+		e.Fix = "load the module with modprobe fuse; " + e.Fix
+	case err == unix.EACCES && !h.root:
+		e.Fix = "have root let users open it: chmod 666 " + h.device
+	}
+	return -1, e
+}
+
+// permitsOthers reports whether the helper may let users mount with allow_other: whether a line of its configuration
+// says so, as its parser reads it.
+func (h host) permitsOthers() bool {
+	for _, name := range h.configs {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			continue // nor does the helper take more than a warning from it
+		}
+		for line := range strings.Lines(string(text)) {
+			line, _, _ = strings.Cut(line, "#")
+			if strings.TrimSpace(line) == "user_allow_other" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func mountFailed(dir string, err error) error {

@@ -20,6 +20,7 @@ const roleVariable = "IMGFS_TEST_ROLE"
 
 // roles take the arguments of the command line, and print "ok" when they are done or ready.
 var roles = map[string]func(args []string) error{
+	"check":     checkRole,
 	"compare":   compareRole,
 	"hold":      holdRole,
 	"mmap":      mmapRole,

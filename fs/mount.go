@@ -8,9 +8,9 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strconv"
-	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"imgfs/layers"
 )
@@ -50,13 +50,7 @@ func Mount(dir string, t *layers.Tree, o *Options) (*Server, error) {
 
 func (h host) mount(dir string, t *layers.Tree, o *Options) (*Server, error) {
 	o = o.withDefaults()
-	if !h.root && (o.Suid || o.Dev) {
-		return nil, &MountError{
-			Op: "mount", Dir: dir, Problem: "only root can mount with set-uid programs or devices", Err: syscall.EPERM,
-			Fix: "leave out --suid and --dev, or run as root",
-		}
-	}
-	dir, err := h.check(dir)
+	dir, err := h.check(dir, o)
 	if err != nil {
 		return nil, err
 	}
@@ -64,13 +58,13 @@ func (h host) mount(dir string, t *layers.Tree, o *Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := serve(h, dir, device, t, o)
-	if err != nil {
-		err = errors.Join(err, h.detach(dir, true))
+	s := &Server{host: h, dir: dir, adaptor: newAdaptor(t, o.Log), done: make(chan struct{})}
+	if err := s.serve(device, o); err != nil {
+		err = errors.Join(err, s.Detach())
 		return nil, &MountError{Op: "mount", Dir: dir, Problem: "the kernel did not start it: " + err.Error(), Err: err}
 	}
 	if h.root {
-		if err := raiseReadAhead(dir); err != nil {
+		if err := raiseReadAhead(s.mount); err != nil {
 			o.Log.Debug("reading ahead by the kernel's default", "dir", dir, "error", err)
 		}
 	}
@@ -92,18 +86,25 @@ func (o *Options) withDefaults() *Options {
 }
 
 // serve starts to answer the kernel on an attached device, which it takes over.
-func serve(h host, dir string, device int, t *layers.Tree, o *Options) (*Server, error) {
-	a := newAdaptor(t, o.Log)
-	loop, err := fuse.NewServer(a, fmt.Sprintf("/dev/fd/%d", device), fuseOptions(o))
-	if err != nil {
-		return nil, err
+func (s *Server) serve(device int, o *Options) error {
+	m, err := topmost(s.dir)
+	if err == nil && (m == nil || m.FSType != fsType) {
+		err = errNotMounted // any more
 	}
-	s := &Server{host: h, dir: dir, adaptor: a, done: make(chan struct{})}
+	if err != nil {
+		unix.Close(device)
+		return err
+	}
+	s.mount = superblockOf(m)
+	loop, err := fuse.NewServer(s.adaptor, fmt.Sprintf("/dev/fd/%d", device), fuseOptions(o))
+	if err != nil {
+		return err
+	}
 	go func() {
 		defer close(s.done)
 		loop.Serve()
 	}()
-	return s, nil
+	return nil
 }
 
 // fuseOptions are go-fuse's. It does not mount for us, so the mount options are elsewhere.
@@ -127,16 +128,9 @@ func fuseOptions(o *Options) *fuse.MountOptions {
 	}
 }
 
-// raiseReadAhead sets how far the kernel reads ahead in the file system mounted at dir. It may be set only here:
-// what a FUSE server asks for at the start, the kernel caps at 128 KiB.
-func raiseReadAhead(dir string) error {
-	m, err := topmost(dir)
-	if err != nil {
-		return err
-	}
-	if m == nil || m.FSType != fsType {
-		return fmt.Errorf("%s is not in the mount table", dir)
-	}
-	bdi := fmt.Sprintf("/sys/class/bdi/%d:%d", m.Major, m.Minor)
+// raiseReadAhead sets how far the kernel reads ahead in a file system. It may be set only here: what a FUSE server
+// asks for at the start, the kernel caps at 128 KiB.
+func raiseReadAhead(b superblock) error {
+	bdi := fmt.Sprintf("/sys/class/bdi/%d:%d", b.major, b.minor)
 	return os.WriteFile(filepath.Join(bdi, "read_ahead_kb"), []byte(strconv.Itoa(readAheadKiB)), 0)
 }

@@ -163,12 +163,14 @@ func TestADirectoryThatCannotBeMountedOnIsRefusedWithWhatToDo(t *testing.T) {
 	path := func(name string) string { return filepath.Join(dir, name) }
 	for _, err := range []error{
 		os.WriteFile(path("file"), nil, 0o644), os.MkdirAll(path("full/x"), 0o755),
-		os.Symlink(live.Dir(), path("link")), os.Symlink("loop", path("loop")), os.Mkdir(path("empty"), 0o755),
+		os.Symlink(live.Dir(), path("link")), os.Symlink("loop", path("loop")),
+		os.Symlink("none", path("dangling")), os.Mkdir(path("empty"), 0o755),
 	} {
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
+	user := host{device: "/dev/fuse", helper: "fusermount3", configs: []string{path("none")}}
 	for _, tc := range []struct {
 		host  host
 		dir   string
@@ -176,55 +178,79 @@ func TestADirectoryThatCannotBeMountedOnIsRefusedWithWhatToDo(t *testing.T) {
 		says  string
 		cause error
 	}{
+		{thisHost(), path("none/x"), nil, "no such directory (make it with mkdir -p)", syscall.ENOENT},
+		{thisHost(), path("dangling"), nil, "no such directory", syscall.ENOENT},
 		{thisHost(), path("none"), nil, "no such directory (make it with mkdir -p)", syscall.ENOENT},
 		{thisHost(), path("file"), nil, "not a directory", syscall.ENOTDIR},
 		{thisHost(), path("file/x"), nil, "can't be reached", syscall.ENOTDIR},
-		{thisHost(), path("loop"), nil, "can't be reached", nil},
+		{thisHost(), path("loop"), nil, "can't be reached", syscall.ELOOP},
 		{thisHost(), path("full"), nil, "not empty (choose an empty directory)", syscall.ENOTEMPTY},
 		{thisHost(), live.Dir(), nil, "docker://live is mounted there", syscall.EBUSY},
 		{thisHost(), path("link"), nil, "docker://live is mounted there (unmount it with imgfs umount)", syscall.EBUSY},
 		{thisHost(), "/proc", nil, "a proc file system is mounted there", syscall.EBUSY},
 		{thisHost(), "/", nil, "file system is mounted there", syscall.EBUSY},
 		{host{device: path("none"), root: true}, path("empty"), nil, "modprobe fuse", syscall.ENOENT},
-		{host{device: path("none")}, path("empty"), nil, "--device " + path("none"), syscall.ENOENT},
+		{host{device: path("none"), helper: "fusermount3"}, path("empty"), nil, "--device " + path("none"), syscall.ENOENT},
 		{host{device: "/dev/fuse", helper: "none"}, path("empty"), nil, "there is no none (install fuse3)", exec.ErrNotFound},
 		{host{}, path("empty"), &Options{Suid: true}, "leave out --suid and --dev", syscall.EPERM},
 		{host{}, path("empty"), &Options{Dev: true}, "leave out --suid and --dev", syscall.EPERM},
-		{host{device: "/dev/null", root: true}, path("empty"), nil, "mount(2): invalid argument", syscall.EINVAL},
+		{host{device: path("empty"), root: true}, path("empty"), nil, "can't be opened", syscall.EISDIR},
+		{user, path("empty"), &Options{AllowOther: true}, "leave out --allow-other", syscall.EPERM},
 	} {
-		s, err := tc.host.mount(tc.dir, tree, tc.o)
-		if err == nil {
-			s.Unmount()
-			t.Errorf("%s: mounted, want %q", tc.dir, tc.says)
-			continue
-		}
-		var m *MountError
-		if !errors.Is(err, ErrMount) || !errors.As(err, &m) || m.Op != "mount" || m.Dir == "" {
-			t.Errorf("%s: %#v is no mount error", tc.dir, err)
-		}
-		if !strings.Contains(err.Error(), tc.says) {
-			t.Errorf("%s: %q does not say %q", tc.dir, err, tc.says)
-		}
-		if tc.cause != nil && !errors.Is(err, tc.cause) {
-			t.Errorf("%s: %q is not %v", tc.dir, err, tc.cause)
-		}
+		_, err := tc.host.check(tc.dir, tc.o.withDefaults())
+		wantRefusal(t, err, tc.dir, tc.says, tc.cause)
+		_, err = tc.host.mount(tc.dir, tree, tc.o)
+		wantRefusal(t, err, tc.dir, tc.says, tc.cause)
 		if m, err := topmost(tc.dir); err != nil || m != nil && strings.HasPrefix(tc.dir, dir) {
 			t.Errorf("%s: left mounted: %v, %v", tc.dir, m, err)
 		}
 	}
 }
 
-func TestACheckFindsWhatAMountWouldFind(t *testing.T) {
+// wantRefusal checks an error of Mount or Check.
+func wantRefusal(t *testing.T, err error, dir, says string, cause error) {
+	t.Helper()
+	var m *MountError
+	if !errors.Is(err, ErrMount) || !errors.As(err, &m) || m.Op != "mount" || m.Dir != dir {
+		t.Fatalf("%s: %#v is no mount error of it", dir, err)
+	}
+	if !strings.Contains(err.Error(), says) {
+		t.Errorf("%s: %q does not say %q", dir, err, says)
+	}
+	if !errors.Is(err, cause) {
+		t.Errorf("%s: %q is not %v", dir, err, cause)
+	}
+}
+
+func TestADeviceThatIsNotFUSEsIsRefused(t *testing.T) {
+	dir := publicDir(t)
+	_, err := host{device: "/dev/null", root: true}.mount(dir, sample().tree(t), nil)
+	wantRefusal(t, err, dir, "mount(2): invalid argument", syscall.EINVAL)
+}
+
+func TestTheHelpersConfigurationIsReadAsTheHelperReadsIt(t *testing.T) {
+	for text, want := range map[string]bool{
+		"": false, "user_allow_other\n": true, "mount_max = 7\n \tuser_allow_other # yes\n": true,
+		"#user_allow_other\n": false, "user_allow_other = 1\n": false, "user_allow_others\n": false,
+	} {
+		config := filepath.Join(t.TempDir(), "fuse.conf")
+		if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if got := (host{configs: []string{config + ".none", config}}).permitsOthers(); got != want {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
+}
+
+func TestACheckMountsNothing(t *testing.T) {
 	dir := publicDir(t)
 	link := filepath.Join(publicDir(t), "link")
 	if err := os.Symlink(dir, link); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := Check(link); got != dir || err != nil {
+	if got, err := Check(link, nil); got != dir || err != nil {
 		t.Errorf("a good directory: %q, %v, want %q", got, err, dir)
-	}
-	if _, err := Check(dir + "/none"); !errors.Is(err, ErrMount) {
-		t.Errorf("a missing one: %v", err)
 	}
 	if m, err := topmost(dir); m != nil || err != nil {
 		t.Errorf("mounted: %v, %v", m, err)

@@ -20,10 +20,7 @@ func serveRole(args []string) error {
 	if err != nil {
 		return err
 	}
-	has := func(option string) bool { return slices.Contains(args[1:], option) }
-	s, err := Mount(args[0], tree, &Options{
-		Name: "sample, as \\ itself", AllowOther: has("allow_other"), Suid: has("suid"), Dev: has("dev"),
-	})
+	s, err := Mount(args[0], tree, options(args[1:]))
 	if err != nil {
 		if !errors.Is(err, ErrMount) {
 			return fmt.Errorf("no mount error: %w", err)
@@ -40,6 +37,19 @@ func serveRole(args []string) error {
 	}()
 	s.Wait()
 	return nil
+}
+
+func options(names []string) *Options {
+	has := func(name string) bool { return slices.Contains(names, name) }
+	return &Options{
+		Name: "sample, as \\ itself", AllowOther: has("allow_other"), Suid: has("suid"), Dev: has("dev"),
+	}
+}
+
+// checkRole checks what serveRole would find.
+func checkRole(args []string) error {
+	_, err := Check(args[0], options(args[1:]))
+	return err
 }
 
 // namespaceRole mounts the sample at args[0] as root of whatever namespaces it is in, with a look from inside.

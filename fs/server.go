@@ -2,13 +2,17 @@ package fs
 
 import (
 	"errors"
+	"slices"
 	"syscall"
+
+	"github.com/moby/sys/mountinfo"
 )
 
 // A Server answers the kernel for one mount. Its methods are safe for concurrent use.
 type Server struct {
 	host    host
 	dir     string
+	mount   superblock
 	adaptor *adaptor
 	done    chan struct{} // closed when the kernel asks no more
 }
@@ -33,31 +37,45 @@ func (s *Server) Stats() Stats {
 // connection aborted (the mount is then in the table still, as a dead one, for Unmount to clear).
 func (s *Server) Wait() { <-s.done }
 
-// Unmount takes the mount out of the mount table. If it is in use it stays, and the error is syscall.EBUSY. One that
-// is gone already is no error. Another mount namespace may have a copy that lives on: Wait tells when all are gone.
+// Unmount takes the mount out of the mount table. If it is in use, or another file system is mounted over it, it
+// stays, and the error is syscall.EBUSY. One that is gone already is no error, whatever is in its place. Another mount
+// namespace may have a copy that lives on: Wait tells when all are gone.
 func (s *Server) Unmount() error { return s.unmount(false) }
 
 // Detach is Unmount for a mount that is in use: nobody finds it any more, and it ends with its last user.
 func (s *Server) Detach() error { return s.unmount(true) }
 
 func (s *Server) unmount(lazy bool) error {
-	m, err := topmost(s.dir)
+	stack, err := mountsAt(s.dir)
 	if err != nil {
 		return unmountFailed(s.dir, err)
 	}
-	if m == nil || m.FSType != fsType {
+	if !slices.ContainsFunc(stack, s.owns) {
 		return nil
+	}
+	top := stack[len(stack)-1]
+	if !s.owns(top) {
+		return &MountError{
+			Op: "unmount", Dir: s.dir, Problem: "a " + top.FSType + " file system is mounted over it",
+			Fix: "unmount that first", Err: syscall.EBUSY,
+		}
 	}
 	select {
 	case <-s.done:
-		// What is there is ours only if it is dead. To ask is safe: we have nothing to answer any more.
-		if !infoOf(m).Dead() {
+		// Our device number may be another's by now: what is there is ours only if it is dead. To ask is safe: we
+		// have nothing to answer any more.
+		if !infoOf(top).Dead() {
 			return nil
 		}
 		lazy = true
 	default:
 	}
 	return unmountFailed(s.dir, s.host.detach(s.dir, lazy))
+}
+
+// owns reports whether a mount is of the file system that s serves.
+func (s *Server) owns(m *mountinfo.Info) bool {
+	return m.FSType == fsType && superblockOf(m) == s.mount
 }
 
 // Unmount unmounts the imgfs mount at dir, whichever process serves it. If it is in use it stays, and the error is

@@ -1,8 +1,11 @@
 package fs
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/moby/sys/mountinfo"
@@ -35,9 +38,13 @@ func Mounts() ([]Info, error) {
 	return infos, nil
 }
 
-// MountAt returns the imgfs mount on dir, and false where there is none, or where another file system is on top.
+// MountAt returns the imgfs mount on dir, and false where there is none, where another file system is on top, or where
+// there is no such directory (any more).
 func MountAt(dir string) (Info, bool, error) {
 	dir, err := canonical(dir)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return Info{}, false, nil
+	}
 	if err != nil {
 		return Info{}, false, err
 	}
@@ -71,34 +78,69 @@ func (i Info) Dead() bool {
 	}
 }
 
-// topmost returns the mount one gets to at a canonical path, or nil if nothing is mounted there.
-func topmost(dir string) (*mountinfo.Info, error) {
+// mountsAt returns the mounts on a canonical path, each over the one before.
+func mountsAt(dir string) ([]*mountinfo.Info, error) {
 	table, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) { return m.Mountpoint != dir, false })
 	if err != nil {
 		return nil, fmt.Errorf("reading the mount table: %w", err)
 	}
-	if len(table) == 0 {
-		return nil, nil
+	return table, nil
+}
+
+// topmost returns the mount one gets to at a canonical path, or nil if nothing is mounted there.
+func topmost(dir string) (*mountinfo.Info, error) {
+	table, err := mountsAt(dir)
+	if err != nil || len(table) == 0 {
+		return nil, err
 	}
 	return table[len(table)-1], nil
 }
 
+// A superblock is the identity of a mounted file system: its device number, which no other has as long as it lives.
+type superblock struct{ major, minor int }
+
+func superblockOf(m *mountinfo.Info) superblock { return superblock{m.Major, m.Minor} }
+
+// maxLinks is how many symlinks are followed at the end of a path: as many as the kernel follows.
+const maxLinks = 40
+
 // canonical returns a path as the mount table has it: absolute and without symlinks. It does not look at what is
 // mounted on the path itself: a dead mount would give an error, and one that is stuck nothing, ever.
 func canonical(dir string) (string, error) {
-	dir, err := filepath.Abs(dir)
+	path, err := filepath.Abs(dir)
 	if err != nil {
 		return "", err
 	}
-	parent, err := filepath.EvalSymlinks(filepath.Dir(dir))
-	if err != nil {
-		return "", err
+	for range maxLinks {
+		if path, err = resolveParent(path); err != nil {
+			return "", err
+		}
+		if m, err := topmost(path); err != nil || m != nil {
+			return path, err
+		}
+		target, err := os.Readlink(path)
+		if errors.Is(err, unix.EINVAL) { // no link
+			return path, nil
+		}
+		if err != nil {
+			return "", err
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Dir(path) + "/" + target // not joined: ".." after a link is the parent of its target
+		}
+		path = target
 	}
-	path := filepath.Join(parent, filepath.Base(dir))
-	if m, err := topmost(path); err != nil || m != nil {
-		return path, err
+	return "", &os.PathError{Op: "readlink", Path: dir, Err: unix.ELOOP}
+}
+
+// resolveParent resolves the symlinks of an absolute path, but for the last name in it.
+func resolveParent(path string) (string, error) {
+	parent, name := filepath.Split(strings.TrimRight(path, "/"))
+	if name == "." || name == ".." {
+		parent, name = path, ""
 	}
-	return filepath.EvalSymlinks(path)
+	parent, err := filepath.EvalSymlinks("/" + parent)
+	return filepath.Join(parent, name), err
 }
 
 func ignoringEINTR(f func() error) error {

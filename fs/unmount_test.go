@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -111,7 +112,7 @@ func TestAStuckMountHoldsNobodyUp(t *testing.T) {
 	if m, ok, err := MountAt(dir); !ok || err != nil || m.Dead() {
 		t.Errorf("found %v, %v, %v; want a live mount", m, ok, err)
 	}
-	if _, err := Check(dir); !errors.Is(err, syscall.EBUSY) {
+	if _, err := Check(dir, nil); !errors.Is(err, syscall.EBUSY) {
 		t.Errorf("check: %v", err)
 	}
 	if err := Unmount(dir, true); err != nil {
@@ -163,21 +164,112 @@ func abortConnection(t testing.TB, dev uint64) {
 }
 
 func TestAServerLeavesAnothersMountAlone(t *testing.T) {
-	tree := sample().tree(t)
-	first := mounted(t, tree, nil)
-	if err := first.Unmount(); err != nil {
+	for _, busy := range []bool{false, true} {
+		first := mounted(t, sample().tree(t), nil)
+		if busy {
+			opened(t, first.Dir())
+		}
+		if err := Unmount(first.Dir(), true); err != nil {
+			t.Fatal(err)
+		}
+		if !busy {
+			first.Wait()
+		}
+		start(t, 0, "serve", first.Dir()).ready(t)
+		if err := errors.Join(first.Unmount(), first.Detach()); err != nil {
+			t.Error(err)
+		}
+		if m, ok, err := MountAt(first.Dir()); !ok || m.Dead() || err != nil {
+			t.Errorf("busy %v: the other mount is gone: %v, %v", busy, m, err)
+		} else if err := Unmount(first.Dir(), false); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestAServerWhoseMountIsGoneDoesNotStart(t *testing.T) {
+	dir := publicDir(t)
+	if err := unix.Mount("none", dir, "tmpfs", 0, ""); err != nil {
 		t.Fatal(err)
 	}
-	first.Wait()
-	start(t, 0, "serve", first.Dir()).ready(t)
-	if err := errors.Join(first.Unmount(), first.Detach()); err != nil {
+	device, err := thisHost().openDevice(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{host: thisHost(), dir: dir, done: make(chan struct{})}
+	if err := s.serve(device, new(Options)); !errors.Is(err, errNotMounted) {
+		t.Errorf("started: %v", err)
+	}
+	if err := s.Detach(); err != nil {
 		t.Error(err)
 	}
-	if m, ok, err := MountAt(first.Dir()); !ok || m.Dead() || err != nil {
-		t.Errorf("the other mount is gone: %v, %v", m, err)
+	if err := unix.Unmount(dir, 0); err != nil {
+		t.Errorf("what is in its place: %v", err)
 	}
-	if err := Unmount(first.Dir(), false); err != nil {
+}
+
+func TestAMountUnderAnotherStays(t *testing.T) {
+	s := mounted(t, sample().tree(t), nil)
+	if err := unix.Mount("none", s.Dir(), "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{s.Unmount(), s.Detach()} {
+		const says = "a tmpfs file system is mounted over it"
+		if !errors.Is(err, syscall.EBUSY) || !errors.Is(err, ErrMount) || !strings.Contains(err.Error(), says) {
+			t.Errorf("under a tmpfs: %v", err)
+		}
+	}
+	if err := unix.Unmount(s.Dir(), 0); err != nil {
+		t.Errorf("the tmpfs: %v", err)
+	}
+}
+
+func TestADeadMountIsReachedThroughLinks(t *testing.T) {
+	dir, base := publicDir(t), publicDir(t)
+	kill(t, start(t, 0, "serve", dir).ready(t))
+	elsewhere := publicDir(t)
+	for name, target := range map[string]string{
+		"absolute": dir, "relative": "../" + filepath.Base(dir) + "/", "chain": "relative",
+		"there": elsewhere + "/sub", "back": "there/../deep",
+	} {
+		if err := os.Symlink(target, filepath.Join(base, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(os.Mkdir(elsewhere+"/sub", 0o755), os.Symlink(dir, elsewhere+"/deep")); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"absolute", "relative", "chain", "back"} {
+		link := filepath.Join(base, name)
+		if m, ok, err := MountAt(link); !ok || err != nil || m.Dir != dir {
+			t.Errorf("%s: found %v, %v, %v", name, m, ok, err)
+		}
+		if _, err := Check(link, nil); !errors.Is(err, syscall.EBUSY) || !strings.Contains(err.Error(), "imgfs umount") {
+			t.Errorf("%s: check: %v", name, err)
+		}
+	}
+	if err := Unmount(filepath.Join(base, "chain"), false); err != nil {
 		t.Error(err)
+	}
+	if m, err := topmost(dir); m != nil || err != nil {
+		t.Errorf("still there: %v, %v", m, err)
+	}
+}
+
+func TestWhereNoDirectoryIsNothingIsMounted(t *testing.T) {
+	base := publicDir(t)
+	if err := errors.Join(os.WriteFile(base+"/file", nil, 0o644), os.Symlink("none", base+"/link")); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"none", "none/x", "none/x/y", "file/x", "link", "link/x"} {
+		dir := filepath.Join(base, name)
+		if m, ok, err := MountAt(dir); ok || err != nil {
+			t.Errorf("%s: found %v, %v", name, m, err)
+		}
+		var m *MountError
+		if err := Unmount(dir, false); !errors.As(err, &m) || m.Dir != dir || !errors.Is(err, errNotMounted) {
+			t.Errorf("%s: unmount: %v", name, err)
+		}
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // userDir is an empty directory of nobody.
@@ -67,9 +69,10 @@ func TestAUserIsToldWhatHeMayNot(t *testing.T) {
 		{[]string{closed}, "no permission"},
 		{[]string{below}, "no permission"},
 	} {
-		p := start(t, nobody, "serve", tc.args...)
-		if line := p.line(t); !strings.Contains(line, tc.says) {
-			t.Errorf("%v: %q does not say %q", tc.args, line, tc.says)
+		for _, role := range []string{"check", "serve"} {
+			if line := start(t, nobody, role, tc.args...).line(t); !strings.Contains(line, tc.says) {
+				t.Errorf("%s %v: %q does not say %q", role, tc.args, line, tc.says)
+			}
 		}
 		if m, err := topmost(tc.args[0]); m != nil || err != nil {
 			t.Errorf("%v: left mounted: %v, %v", tc.args, m, err)
@@ -82,17 +85,38 @@ func TestAUserIsToldThatTheDeviceIsClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer os.Chmod("/dev/fuse", 0o666)
-	if line := start(t, nobody, "serve", userDir(t)).line(t); !strings.Contains(line, "chmod 666 /dev/fuse") {
-		t.Errorf("mount says %q", line)
+	for _, role := range []string{"check", "serve"} {
+		if line := start(t, nobody, role, userDir(t)).line(t); !strings.Contains(line, "chmod 666 /dev/fuse") {
+			t.Errorf("%s says %q", role, line)
+		}
+	}
+}
+
+func TestAUserMayLetOthersInIfTheHelpersConfigurationSaysSo(t *testing.T) {
+	config := publicDir(t) + "/fuse.conf"
+	if err := os.WriteFile(config, []byte("user_allow_other\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount(config, "/etc/fuse.conf", "", unix.MS_BIND, ""); err != nil { // in the tests' own namespace
+		t.Fatal(err)
+	}
+	defer unix.Unmount("/etc/fuse.conf", 0)
+	dir := userDir(t)
+	play(t, nobody, "check", dir, "allow_other")
+	start(t, nobody, "serve", dir, "allow_other").ready(t)
+	play(t, 0, "compare", dir)
+	if err := Unmount(dir, false); err != nil {
+		t.Error(err)
 	}
 }
 
 func TestWhatTheHelperSaysComesWithWhatToDo(t *testing.T) {
 	for said, fix := range map[string]string{
-		"fusermount3: mount failed: Operation not permitted":          "is fusermount3 set-uid root?",
-		"fusermount3: too many FUSE filesystems mounted; mount_max=N": "have root raise mount_max",
+		"fusermount3: mount failed: Operation not permitted":                        "is fusermount3 set-uid root?",
+		"fusermount3: option allow_other only allowed if 'user_allow_other' is set": "leave out --allow-other",
+		"fusermount3: too many FUSE filesystems mounted; mount_max=N":               "have root raise mount_max",
 	} {
-		err := thisHost().helperRefused("/mnt", &helperError{said: said})
+		err := helperRefused("/mnt", &helperError{said: said})
 		if !strings.Contains(err.Error(), said) || !strings.Contains(err.Error(), fix) {
 			t.Errorf("%q does not say %q", err, fix)
 		}
