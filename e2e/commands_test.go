@@ -184,7 +184,7 @@ func TestTheCacheIsListedAndClearedButNotUnderAMount(t *testing.T) {
 	h := newHost(t)
 	list := func() (blobs, used int) {
 		for _, i := range parseJSON[[]item](t, h.ok(t, "cache", "ls", "--json")) {
-			if i.Kind == "blobs" {
+			if i.Kind == "blob" {
 				blobs++
 			}
 			if i.InUse {

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	iofs "io/fs"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -156,6 +157,9 @@ func (a *app) removeFromCache(f *cacheFlags, kinds []cache.Kind, args []string) 
 		for _, i := range r.InUse {
 			inUse++
 			fmt.Fprintf(a.stderr, "imgfs: %s %s is in use, it stays\n", kindName(i.Kind), i.Digest)
+		}
+		if errors.Is(err, iofs.ErrNotExist) {
+			return notFoundError{err}
 		}
 		if err != nil {
 			return err

@@ -20,7 +20,7 @@ func (a *app) catCommand() *cobra.Command {
 				size := int64(im.tree.Attr(n).Size)
 				r := io.NewSectionReader(nodeReader{im.tree, n}, 0, size)
 				// Reads as large as a span: smaller ones would look each span up many times.
-				_, err := io.CopyBuffer(struct{ io.Writer }{a.stdout}, struct{ io.Reader }{r}, make([]byte, 1<<20))
+				_, err := io.CopyBuffer(struct{ io.Writer }{a.stdout}, until(cmd.Context(), r), make([]byte, 1<<20))
 				return err
 			})
 		},

@@ -1,13 +1,17 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
+	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -34,11 +38,29 @@ func commandLine() ([]string, error) {
 	os.Unsetenv(childEnv)
 	isChild = true
 	unix.CloseOnExec(readyFD)
+	go endWithParent()
 	var args []string
 	if err := json.NewDecoder(os.Stdin).Decode(&args); err != nil {
 		return nil, fmt.Errorf("background process: command line: %w", err)
 	}
 	return args, redirect(os.Stdin, os.DevNull, os.O_RDONLY)
+}
+
+// detached tells that the parent has ended in good order.
+var detached atomic.Bool
+
+// endWithParent ends a background process whose parent was killed before the mount was usable.
+func endWithParent() {
+	for {
+		fds := []unix.PollFd{{Fd: readyFD}} // POLLERR: the parent's end of the pipe is closed
+		if _, err := unix.Poll(fds, -1); err == unix.EINTR {
+			continue
+		}
+		if !detached.Load() {
+			unix.Kill(os.Getpid(), unix.SIGTERM)
+		}
+		return
+	}
 }
 
 // An exitError ends the program with the code of the process that ran in its place, which has said what was wrong.
@@ -65,6 +87,9 @@ func runInBackground(ctx context.Context, args []string, stderr io.Writer) (moun
 	cmd.ExtraFiles = []*os.File{readyW}
 	cmd.Stderr = stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	// The mount outlives its caller, whose files (a lock, the end of a pipe) are none of its business.
+	// Kernels before 5.11 can't do it, and hand them on.
+	_ = unix.CloseRange(readyFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	stdin, err := cmd.StdinPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -79,10 +104,11 @@ func runInBackground(ctx context.Context, args []string, stderr io.Writer) (moun
 
 	stop := context.AfterFunc(ctx, func() { cmd.Process.Signal(syscall.SIGTERM) })
 	defer stop()
-	said, _ := io.ReadAll(ready) // ends when the child closes it: ready, or dead
-	if len(said) > 0 {
-		return string(said), cmd.Process.Release()
+	mountpoint, err = bufio.NewReader(ready).ReadString(0)
+	if err == nil {
+		return strings.TrimSuffix(mountpoint, "\x00"), cmd.Process.Release()
 	}
+	// The child is dead, or about to be.
 	err = cmd.Wait()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() > 0 {
@@ -102,7 +128,8 @@ func detach(mountpoint, logPath string) error {
 	if err := os.Chdir("/"); err != nil {
 		return err
 	}
-	_, err := ready.WriteString(mountpoint)
+	detached.Store(true)
+	_, err := ready.WriteString(mountpoint + "\x00")
 	return err
 }
 

@@ -31,7 +31,11 @@ func (a *app) documentCommand(name, short string, of func(*fetcher.Image) []byte
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withImage(cmd.Context(), &f, args[0], func(_ *session, im *fetcher.Image) error {
-				_, err := a.stdout.Write(of(im))
+				b := of(im)
+				if isTerminal(a.stdout) {
+					b = []byte(printable(string(b)))
+				}
+				_, err := a.stdout.Write(b)
 				return err
 			})
 		},

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	iofs "io/fs"
 
 	"imgfs/fetcher"
 	"imgfs/fs"
@@ -27,6 +26,12 @@ type usageError struct{ err error }
 func (e usageError) Error() string { return e.err.Error() }
 func (e usageError) Unwrap() error { return e.err }
 
+// A notFoundError is about something that isn't there: a path in an image, a thing in the cache.
+type notFoundError struct{ err error }
+
+func (e notFoundError) Error() string { return e.err.Error() }
+func (e notFoundError) Unwrap() error { return e.err }
+
 // exitCodes is the one table from errors to exit codes; the first match counts.
 var exitCodes = []struct {
 	matches func(error) bool
@@ -44,7 +49,7 @@ var exitCodes = []struct {
 	{is(index.ErrCorrupt), exitVerification},
 	{is(fs.ErrMount), exitMount},
 	{is(fetcher.ErrNotFound), exitNotFound},
-	{is(iofs.ErrNotExist), exitNotFound},
+	{as[notFoundError], exitNotFound},
 }
 
 func is(target error) func(error) bool {

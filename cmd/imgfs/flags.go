@@ -24,7 +24,7 @@ func (f *imageFlags) add(s *pflag.FlagSet) {
 	f.cacheFlags.add(s)
 	s.StringVar(&f.platform, "platform", "", "platform of the image, os/arch[/variant] (default: this machine's)")
 	s.StringVar(&f.authfile, "authfile", "", "file with registry credentials (default: podman's and docker's files)")
-	s.StringVar(&f.creds, "creds", "", "registry credentials, USER:PASSWORD")
+	s.StringVar(&f.creds, "creds", "", "registry credentials, USER:PASSWORD (others can see a command line: --authfile keeps them from it)")
 	s.StringVar(&f.certDir, "cert-dir", "", "directory with CA certificates (*.crt) and client certificates (*.cert, *.key)")
 	s.BoolVar(&f.tlsVerify, "tls-verify", true, "require HTTPS with a valid certificate; off also allows plain HTTP (always allowed on loopback)")
 	s.BoolVar(&f.offline, "offline", false, "use the cache only, no network")
@@ -69,8 +69,15 @@ func (f *cacheFlags) path() (string, error) {
 // A byteSize is a number of bytes as a flag: 134217728, 128MiB, 128M, 1GiB.
 type byteSize int64
 
-func (s *byteSize) String() string { return humanBytes(int64(*s)) }
-func (s *byteSize) Type() string   { return "SIZE" }
+func (s *byteSize) String() string {
+	n, unit := int64(*s), 0
+	for ; n >= 1024 && n%1024 == 0 && unit < 4; unit++ {
+		n /= 1024
+	}
+	return strconv.FormatInt(n, 10) + [...]string{"", "KiB", "MiB", "GiB", "TiB"}[unit]
+}
+
+func (s *byteSize) Type() string { return "SIZE" }
 
 func (s *byteSize) Set(v string) error {
 	digits := strings.TrimRight(v, "KMGTiBkmgtb ")

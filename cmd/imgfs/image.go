@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -79,6 +80,7 @@ type image struct {
 	*fetcher.Image
 	tree   *layers.Tree
 	layers []*layer
+	closed sync.Once
 }
 
 // open resolves a reference, indexes those of its layers that are not, side by side, and merges them.
@@ -88,7 +90,10 @@ func (s *session) open(ctx context.Context, reference string) (*image, error) {
 		return nil, err
 	}
 	opened, err := s.openLayers(ctx, im)
-	if errors.Is(err, index.ErrDamaged) {
+	for range im.Layers {
+		if !errors.Is(err, index.ErrDamaged) {
+			break
+		}
 		// An index was not what it was when it was written. It has been dropped, and is built anew.
 		opened, err = s.openLayers(ctx, im)
 	}
@@ -106,7 +111,6 @@ func (s *session) openLayers(ctx context.Context, im *fetcher.Image) (_ *image, 
 		}
 	}()
 	progress := s.app.newProgress()
-	defer progress.wait()
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.NumCPU())
 	for i, l := range im.Layers {
@@ -115,7 +119,9 @@ func (s *session) openLayers(ctx context.Context, im *fetcher.Image) (_ *image, 
 			return err
 		})
 	}
-	if err := g.Wait(); err != nil {
+	err = g.Wait()
+	progress.wait() // lines of the log that come before would be drawn over
+	if err != nil {
 		return nil, err
 	}
 	return opened, opened.merge(s.app)
@@ -137,10 +143,13 @@ func (im *image) merge(a *app) error {
 	return nil
 }
 
+// close lets go of the layers, once however often it is called. Reads under way fail.
 func (im *image) close() {
-	for _, l := range im.layers {
-		if l != nil {
-			l.close()
+	im.closed.Do(func() {
+		for _, l := range im.layers {
+			if l != nil {
+				l.close()
+			}
 		}
-	}
+	})
 }

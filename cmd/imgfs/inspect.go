@@ -123,7 +123,7 @@ func (s *session) inspectLayer(l fetcher.Layer) (layerInspection, error) {
 func parseConfig(im *fetcher.Image) (*v1.Image, error) {
 	var c v1.Image
 	if err := json.Unmarshal(im.Config, &c); err != nil {
-		return nil, fmt.Errorf("%s: config %s: %w", im.Ref.Name(), im.ConfigDigest, err)
+		return nil, fmt.Errorf("%s: config %s: %w: %w", im.Ref.Name(), im.ConfigDigest, fetcher.ErrMalformed, err)
 	}
 	return &c, nil
 }

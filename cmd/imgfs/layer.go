@@ -9,7 +9,6 @@ import (
 	iofs "io/fs"
 	"iter"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -26,12 +25,12 @@ type layer struct {
 	index   *index.Index
 	reader  *index.Reader
 	blob    *cache.Blob // nil for a layer that is read in place
-	files   []io.Closer // in the order of their opening
+	files   []io.Closer // to be closed in this order: the source first, which ends reads that wait for the network
 	damaged sync.Once
 }
 
 func (l *layer) close() {
-	for _, f := range slices.Backward(l.files) {
+	for _, f := range l.files {
 		f.Close()
 	}
 }
@@ -66,7 +65,7 @@ func (l *layer) notice(err error) {
 		// Who holds the lock is building it anew already; readers do not wait for that.
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		unlock, err := c.Lock(ctx, d)
+		unlock, err := c.Lock(ctx, d, nil)
 		if err == nil {
 			err = c.RemoveIndex(d)
 			unlock()
@@ -116,7 +115,7 @@ func (s *session) openIndex(ctx context.Context, to *layer, src *fetcher.Blob, l
 	if found || err != nil {
 		return err
 	}
-	switch unlock, err := s.cache.Lock(ctx, l.Digest); {
+	switch unlock, err := s.cache.Lock(ctx, l.Digest, nil); {
 	case err == nil:
 		defer unlock()
 	case ctx.Err() != nil:
@@ -179,7 +178,7 @@ func (s *session) buildIndex(ctx context.Context, to *layer, src *fetcher.Blob, 
 	}
 	s.app.log.Warn("the cache takes no index, it is built in memory", "layer", l.Digest, "why", broken.err)
 	var buf bytes.Buffer
-	if err := s.stream(ctx, src, l, p, &buf); err != nil {
+	if err := s.stream(ctx, src, l, p, func(*keeper) io.Writer { return &buf }); err != nil {
 		return err
 	}
 	to.index, err = index.Open(bytes.NewReader(buf.Bytes()), int64(buf.Len()))
@@ -198,13 +197,7 @@ func (s *session) buildInCache(ctx context.Context, src *fetcher.Blob, l fetcher
 		return cacheWriteError{err}
 	}
 	defer t.Abort()
-	err = s.stream(ctx, src, l, p, writerFunc(func(b []byte) (int, error) {
-		n, err := t.Write(b)
-		if err != nil {
-			err = cacheWriteError{err}
-		}
-		return n, err
-	}))
+	err = s.stream(ctx, src, l, p, func(k *keeper) io.Writer { return &indexWriter{t, k} })
 	if err != nil {
 		return err
 	}
@@ -214,22 +207,39 @@ func (s *session) buildInCache(ctx context.Context, src *fetcher.Blob, l fetcher
 	return nil
 }
 
-type writerFunc func([]byte) (int, error)
+// An indexWriter writes an index to the cache. When there is no room, that of the layer's blob is given up: the index is
+// worth more.
+type indexWriter struct {
+	temp *cache.Temp
+	blob *keeper
+}
 
-func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+func (w *indexWriter) Write(b []byte) (int, error) {
+	n, err := w.temp.Write(b)
+	if err != nil && w.blob.giveUp(err) {
+		var more int
+		more, err = w.temp.Write(b[n:])
+		n += more
+	}
+	if err != nil {
+		err = cacheWriteError{err}
+	}
+	return n, err
+}
 
-// stream reads the layer once and writes its index to w. A blob that has to be fetched goes to the cache as well, and
-// is kept if it is what it should be.
-func (s *session) stream(ctx context.Context, src *fetcher.Blob, l fetcher.Layer, p *progress, w io.Writer) error {
+// stream reads the layer once and writes its index to what to gives. A blob that has to be fetched goes to the cache as
+// well, and is kept if it is what it should be.
+func (s *session) stream(ctx context.Context, src *fetcher.Blob, l fetcher.Layer, p *progress, to func(*keeper) io.Writer) error {
 	want := index.Want{Blob: l.Digest, Size: l.Size, DiffID: l.DiffID}
 	bar := p.layer(l.Digest, l.Size)
 	defer bar.done()
+	build := func(r io.Reader, k *keeper) error { return index.Build(bar.reader(until(ctx, r)), want, to(k)) }
 	if src.Local() {
-		return index.Build(bar.reader(io.NewSectionReader(src, 0, l.Size)), want, w)
+		return build(io.NewSectionReader(src, 0, l.Size), nil)
 	}
-	if b := s.intactBlob(src, l); b != nil {
+	if b := s.intactBlob(ctx, src, l); b != nil {
 		defer b.Close()
-		return index.Build(bar.reader(io.NewSectionReader(b, 0, l.Size)), want, w)
+		return build(io.NewSectionReader(b, 0, l.Size), nil)
 	}
 	r, err := src.Open(ctx)
 	if err != nil {
@@ -238,15 +248,29 @@ func (s *session) stream(ctx context.Context, src *fetcher.Blob, l fetcher.Layer
 	defer r.Close()
 	k := s.newKeeper(l.Digest)
 	defer k.abort()
-	if err := index.Build(io.TeeReader(bar.reader(r), k), want, w); err != nil {
+	if err := build(io.TeeReader(r, k), k); err != nil {
 		return err
 	}
 	k.commit()
 	return nil
 }
 
+// until reads from r until ctx ends.
+func until(ctx context.Context, r io.Reader) io.Reader {
+	return readerFunc(func(p []byte) (int, error) {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		return r.Read(p)
+	})
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
 // intactBlob is the whole blob of a layer out of the cache, if it is there and its digest is right; nil otherwise.
-func (s *session) intactBlob(src *fetcher.Blob, l fetcher.Layer) *cache.Blob {
+func (s *session) intactBlob(ctx context.Context, src *fetcher.Blob, l fetcher.Layer) *cache.Blob {
 	cached, size, err := s.cache.HasBlob(l.Digest)
 	if err != nil || cached < size || size != l.Size {
 		return nil
@@ -256,8 +280,8 @@ func (s *session) intactBlob(src *fetcher.Blob, l fetcher.Layer) *cache.Blob {
 		return nil
 	}
 	v := l.Digest.Verifier()
-	if _, err := io.Copy(v, io.NewSectionReader(b, 0, l.Size)); err != nil || !v.Verified() {
-		s.app.log.Warn("a cached blob is damaged, it is fetched anew", "layer", l.Digest)
+	if _, err = io.Copy(v, until(ctx, io.NewSectionReader(b, 0, l.Size))); err != nil || !v.Verified() {
+		s.app.log.Warn("a cached blob is not what it should be, it is fetched anew", "layer", l.Digest, "why", err)
 		b.Close()
 		return nil
 	}
@@ -278,6 +302,15 @@ func (s *session) newKeeper(d digest.Digest) *keeper {
 		k.fail(err)
 	}
 	return k
+}
+
+// giveUp drops the blob, and tells whether there was one.
+func (k *keeper) giveUp(err error) bool {
+	if k == nil || k.temp == nil {
+		return false
+	}
+	k.fail(err)
+	return true
 }
 
 func (k *keeper) fail(err error) {

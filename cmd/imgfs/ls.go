@@ -22,18 +22,26 @@ func (a *app) lsCommand() *cobra.Command {
 		Example: "  imgfs ls -l debian:12:/etc",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			all := []fileInfo{}
 			// As ls(1): a link on the command line is followed, but not in a long listing.
-			return a.withPath(cmd.Context(), &f, args, !long && !asJSON, func(im *image, n layers.Node) error {
+			err := a.withPath(cmd.Context(), &f, args, !long && !asJSON, func(im *image, n layers.Node) error {
 				nodes := listing(im.tree, n, recursive)
 				switch {
 				case asJSON:
-					return a.listJSON(im, nodes)
+					for n := range nodes {
+						all = append(all, im.info(n))
+					}
+					return nil
 				case long:
 					return a.listLong(im, n, nodes)
 				default:
 					return a.listShort(im, n, nodes)
 				}
 			})
+			if err == nil && asJSON {
+				err = a.printJSON(all)
+			}
+			return err
 		},
 	}
 	f.add(cmd.Flags())
@@ -107,14 +115,6 @@ func (a *app) listLong(im *image, top layers.Node, nodes iter.Seq[layers.Node]) 
 		}
 	}
 	return nil
-}
-
-func (a *app) listJSON(im *image, nodes iter.Seq[layers.Node]) error {
-	all := []fileInfo{}
-	for n := range nodes {
-		all = append(all, im.info(n))
-	}
-	return a.printJSON(all)
 }
 
 func mtime(at layers.Attr) time.Time { return time.Unix(at.MtimeSec, int64(at.MtimeNsec)).UTC() }

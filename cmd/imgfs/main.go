@@ -24,10 +24,14 @@ func main() {
 	os.Exit(run(args, os.Stdout, os.Stderr))
 }
 
+// endSignals ask the program to end.
+var endSignals = []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
+
 // run executes one command line and returns its exit code.
 func run(args []string, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), endSignals...)
 	defer stop()
+	context.AfterFunc(ctx, stop) // the second one kills
 	a := &app{args: args, stdout: stdout, stderr: stderr}
 	root := a.rootCommand()
 	root.SetArgs(args)
@@ -43,6 +47,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exit.code
 	}
 	if err != nil {
+		if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+			err = errors.New("interrupted")
+		}
 		fmt.Fprintln(stderr, "imgfs:", printable(err.Error()))
 	}
 	return exitCode(err)

@@ -38,7 +38,8 @@ func TestPrintableLeavesNothingThatSteersATerminal(t *testing.T) {
 		"plain name":         "plain name",
 		"größe 猫\n":          "größe 猫\n",
 		"\x1b[2Jgone":        `\x1b[2Jgone`,
-		"tab\there":          `tab\there`,
+		"tab\there":          "tab\there",
+		"\rback":             `\rback`,
 		"bad\xffutf8":        `bad\xffutf8`,
 		"right\u202eleft":    `right\u202eleft`,
 		"c1 \u009b31m":       `c1 \u009b31m`,
@@ -67,6 +68,24 @@ func TestByteSizesAreReadAsPeopleWriteThem(t *testing.T) {
 	}
 }
 
+func TestASizeIsShownAsItCanBeGiven(t *testing.T) {
+	for _, n := range []int64{0, 1, 1023, 1024, 1500, 128 << 20, 3 << 30, 1 << 50} {
+		s := byteSize(n)
+		var again byteSize
+		if err := again.Set(s.String()); err != nil || again != s {
+			t.Errorf("%d is shown as %q, which is read as %d (%v)", n, s.String(), again, err)
+		}
+	}
+}
+
+func TestJSONOnATerminalSteersNothing(t *testing.T) {
+	in := "{\"name\": \"a\u202e\u009b31m \U000e0001 größe\"}\n"
+	want := `{"name": "a\u202e\u009b31m \udb40\udc01 größe"}` + "\n"
+	if got := string(escapeJSON([]byte(in))); got != want {
+		t.Errorf("escapeJSON(%q) = %q, want %q", in, got, want)
+	}
+}
+
 func TestHumanBytes(t *testing.T) {
 	for in, want := range map[int64]string{
 		0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB", 1<<20 - 1: "1.0 MiB", 5 << 30: "5.0 GiB",
@@ -85,7 +104,8 @@ func TestErrorsHaveTheirExitCodesHoweverDeepTheyAreWrapped(t *testing.T) {
 		{nil, 0},
 		{errors.New("anything else"), 1},
 		{fetcher.ErrNotFound, 2},
-		{&iofs.PathError{Op: "open", Path: "/x", Err: iofs.ErrNotExist}, 2},
+		{notFoundError{iofs.ErrNotExist}, 2},
+		{&iofs.PathError{Op: "open", Path: "/x", Err: iofs.ErrNotExist}, 1},
 		{usageError{errors.New("unknown flag")}, 3},
 		{fetcher.ErrReference, 3},
 		{fetcher.ErrUnauthorized, 4},

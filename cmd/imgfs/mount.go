@@ -46,7 +46,7 @@ or oci:DIR[:TAG|@DIGEST]. The command returns when the mount is usable; "imgfs u
 			if o.foreground || isChild {
 				return a.serve(cmd.Context(), &o, args)
 			}
-			return a.mountInBackground(cmd.Context(), &o, args)
+			return a.mountInBackground(cmd.Context(), args)
 		},
 	}
 	f := cmd.Flags()
@@ -60,13 +60,27 @@ or oci:DIR[:TAG|@DIGEST]. The command returns when the mount is usable; "imgfs u
 	return cmd
 }
 
-func (a *app) mountInBackground(ctx context.Context, o *mountOptions, args []string) error {
+func (a *app) mountInBackground(ctx context.Context, args []string) error {
 	dir, err := runInBackground(ctx, a.args, a.stderr)
 	if err != nil || len(args) == 2 {
 		return err
 	}
-	_, err = fmt.Fprintln(a.stdout, dir)
-	return err
+	if _, err = fmt.Fprintln(a.stdout, dir); err != nil {
+		return errors.Join(err, a.umount(ctx, dir, false)) // a mount that nobody can find
+	}
+	return nil
+}
+
+// A mounting is a mount while it is made and served.
+type mounting struct {
+	app        *app
+	options    fs.Options
+	runtimeDir string
+	session    *session
+	image      *image
+	dir        string
+	made       bool          // dir was made here
+	state      *registration // once it is mounted
 }
 
 // serve mounts in this process and returns when the mount is gone.
@@ -75,11 +89,27 @@ func (a *app) serve(ctx context.Context, o *mountOptions, args []string) error {
 	if err != nil {
 		return err
 	}
-	m := &mounting{app: a, runtimeDir: runtimeDir}
+	m := &mounting{app: a, runtimeDir: runtimeDir, options: fs.Options{
+		Suid: o.suid, Dev: o.dev, AllowOther: o.allowOther, Log: a.log, Debug: o.debug,
+	}}
+	// Last of all: when the state is gone, so is all else.
+	defer func() {
+		if m.state != nil {
+			m.state.remove()
+		}
+	}()
+	dir := ""
 	if len(args) == 2 {
-		if m.dir, err = prepareMountpoint(args[1]); err != nil {
+		dir = args[1]
+	} else {
+		if dir, err = makeMountpoint(runtimeDir, args[0]); err != nil {
 			return err
 		}
+		defer os.Remove(dir)
+		m.made = true
+	}
+	if err := m.prepareMountpoint(dir); err != nil {
+		return err
 	}
 	if m.session, err = a.newSession(&o.imageFlags); err != nil {
 		return err
@@ -89,89 +119,92 @@ func (a *app) serve(ctx context.Context, o *mountOptions, args []string) error {
 		return err
 	}
 	defer m.image.close()
-	if m.dir == "" {
-		if err := m.makeMountpoint(); err != nil {
-			return err
-		}
-		defer os.Remove(m.dir)
-	}
-	return m.serve(ctx, o)
+	return m.serve(ctx)
 }
 
-// prepareMountpoint returns the absolute path of a directory that can be mounted on. A dead mount on it is cleared.
-func prepareMountpoint(dir string) (string, error) {
+// prepareMountpoint clears a dead mount on the directory, and checks whether it can be mounted on: better now than after a
+// long download.
+func (m *mounting) prepareMountpoint(dir string) error {
 	dir, err := mountpointPath(dir)
 	if err != nil {
-		return "", err
+		return err
 	}
-	if state, known, err := mountAt(dir); err != nil {
-		return "", err
-	} else if known && !state.Alive {
-		if err := clearDead(state); err != nil {
-			return "", err
-		}
+	state, known, err := m.app.mountAt(dir)
+	switch {
+	case err != nil:
+		return err
+	case known && !state.Alive:
+		err = clearDead(state)
+	default:
+		err = clearDeadMount(dir)
 	}
-	// Better now than after a long download.
-	return fs.Check(dir)
-}
-
-// A mounting is a mount while it is made and served.
-type mounting struct {
-	app        *app
-	runtimeDir string
-	session    *session
-	image      *image
-	dir        string
-	made       bool // dir was made here
+	if err != nil {
+		return err
+	}
+	m.dir, err = fs.Check(dir, &m.options)
+	return err
 }
 
 // makeMountpoint makes a directory to mount on, named after the image.
-func (m *mounting) makeMountpoint() error {
-	parent := filepath.Join(m.runtimeDir, "mnt")
+func makeMountpoint(runtimeDir, reference string) (string, error) {
+	parent := filepath.Join(runtimeDir, "mnt")
 	if err := os.MkdirAll(parent, 0o700); err != nil {
-		return err
+		return "", err
 	}
-	base := strings.Map(func(r rune) rune {
+	name := strings.Map(func(r rune) rune {
 		if strings.ContainsRune("/:@*", r) {
 			return '-'
 		}
 		return r
-	}, m.image.Ref.Name())
-	dir, err := os.MkdirTemp(parent, base[max(0, len(base)-40):]+"-*")
-	m.dir, m.made = dir, err == nil
-	return err
+	}, reference)
+	return os.MkdirTemp(parent, name[max(0, len(name)-40):]+"-*")
 }
 
-func (m *mounting) serve(ctx context.Context, o *mountOptions) error {
+func (m *mounting) serve(ctx context.Context) error {
 	// From here on a signal unmounts; one that came before has ended ctx.
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	signal.Notify(signals, endSignals...)
 	defer close(signals)
 	defer signal.Stop(signals)
+	signal.Ignore(syscall.SIGPIPE) // nobody reading the log is no reason to leave a dead mount
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	server, err := fs.Mount(m.dir, m.image.tree, &fs.Options{
-		Suid: o.suid, Dev: o.dev, AllowOther: o.allowOther, Name: m.image.Ref.Name(), Log: m.app.log, Debug: o.debug,
-	})
+	m.options.Name = m.image.Ref.Name()
+	server, err := fs.Mount(m.dir, m.image.tree, &m.options)
 	if err != nil {
 		return err
 	}
 	settle()
-	state, err := m.register(server)
-	if err != nil {
+	if err := m.publish(server); err != nil {
 		return errors.Join(err, server.Unmount())
-	}
-	defer state.remove()
-	if isChild {
-		if err := detach(m.dir, state.record.Log); err != nil {
-			return errors.Join(err, server.Unmount())
-		}
 	}
 	go m.unmountOnSignal(signals, server)
 	server.Wait()
 	m.app.log.Info("unmounted", "mountpoint", m.dir, "stats", m.stats(server))
 	return nil
+}
+
+// publish makes the mount known: to ps, and to the process in the foreground.
+func (m *mounting) publish(server *fs.Server) error {
+	id := fmt.Sprintf("%d-%x", os.Getpid(), time.Now().UnixNano())
+	r := mountRecord{
+		ID: id, Mountpoint: m.dir, Reference: m.image.Ref.Name(), Digest: m.image.ManifestDigest,
+		Platform: platformString(m.image.Platform), PID: os.Getpid(), Started: time.Now().UTC(), Made: m.made,
+	}
+	if isChild {
+		r.Log = statePath(m.runtimeDir, id, "log")
+	}
+	var err error
+	m.state, err = register(m.runtimeDir, r, func() mountStats { return m.stats(server) })
+	switch {
+	case err != nil:
+	case isChild:
+		err = detach(m.dir, r.Log)
+	case m.made:
+		_, err = fmt.Fprintln(m.app.stdout, m.dir)
+	}
+	return err
 }
 
 // settle ends the building: what indexing and merging needed goes back to the system, and from here on the memory of
@@ -182,29 +215,20 @@ func settle() {
 	debug.FreeOSMemory()
 }
 
-func (m *mounting) register(server *fs.Server) (*registration, error) {
-	id := fmt.Sprintf("%d-%x", os.Getpid(), time.Now().UnixNano())
-	r := mountRecord{
-		ID: id, Mountpoint: m.dir, Reference: m.image.Ref.Name(), Digest: m.image.ManifestDigest,
-		Platform: platformString(m.image.Platform), PID: os.Getpid(), Started: time.Now().UTC(), Made: m.made,
-	}
-	if isChild {
-		r.Log = statePath(m.runtimeDir, id, "log")
-	}
-	return register(m.runtimeDir, r, func() mountStats { return m.stats(server) })
-}
-
 // unmountOnSignal unmounts at a signal: a busy mount goes on being served, until a second signal detaches it.
 func (m *mounting) unmountOnSignal(signals <-chan os.Signal, server *fs.Server) {
-	lazy := false
+	busy := false
 	for range signals {
 		err := server.Unmount()
-		if errors.Is(err, unix.EBUSY) && lazy {
+		if errors.Is(err, unix.EBUSY) && busy {
 			err = server.Detach()
 		}
-		if err != nil {
-			m.app.log.Error("still mounted; one more signal detaches it", "mountpoint", m.dir, "why", err)
+		switch {
+		case errors.Is(err, unix.EBUSY):
+			busy = true
+			m.app.log.Error("still mounted, because it is in use; one more signal detaches it", "mountpoint", m.dir)
+		case err != nil:
+			m.app.log.Error("still mounted", "mountpoint", m.dir, "why", err)
 		}
-		lazy = true
 	}
 }

@@ -36,7 +36,7 @@ func (s *session) openPath(ctx context.Context, arg string, follow bool) (*image
 	n, err := im.tree.Resolve(path, follow)
 	if err != nil {
 		im.close()
-		return nil, 0, fmt.Errorf("%s: %w", im.Ref.Name(), err)
+		return nil, 0, notFoundError{fmt.Errorf("%s: %w", im.Ref.Name(), err)}
 	}
 	return im, n, nil
 }
@@ -53,8 +53,13 @@ func (a *app) withPath(ctx context.Context, f *imageFlags, args []string, follow
 		if err != nil {
 			return err
 		}
+		stop := context.AfterFunc(ctx, im.close) // which ends reads
 		err = do(im, n)
+		stop()
 		im.close()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", arg, err)
 		}

@@ -2,9 +2,12 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
+
+	"imgfs/fs"
 )
 
 func (a *app) psCommand() *cobra.Command {
@@ -14,7 +17,7 @@ func (a *app) psCommand() *cobra.Command {
 		Short: "List this user's mounts and what they fetched",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			all, err := allMounts()
+			all, err := a.mountsWithStats()
 			if err != nil {
 				return err
 			}
@@ -32,12 +35,43 @@ func addJSON(cmd *cobra.Command, v *bool) {
 	cmd.Flags().BoolVar(v, "json", false, "print JSON")
 }
 
-func allMounts() ([]mountState, error) {
+// allMounts lists this user's mounts.
+func (a *app) allMounts() ([]mountState, error) {
 	dir, err := runtimeDir()
 	if err != nil {
 		return nil, err
 	}
-	return mounts(dir)
+	return mounts(dir, a.log)
+}
+
+// mountsWithStats lists this user's mounts with their figures, and what else of ours is in the mount table.
+func (a *app) mountsWithStats() ([]mountState, error) {
+	dir, err := runtimeDir()
+	if err != nil {
+		return nil, err
+	}
+	all, err := mounts(dir, a.log)
+	if err != nil {
+		return nil, err
+	}
+	table, err := fs.Mounts()
+	if err != nil {
+		return nil, err
+	}
+	for i := range all {
+		m := &all[i]
+		m.Mounted = slices.ContainsFunc(table, func(t fs.Info) bool { return t.Dir == m.Mountpoint })
+		if m.Alive {
+			m.Stats = askStats(dir, m.ID)
+		}
+	}
+	for _, t := range table {
+		known := func(m mountState) bool { return m.Mountpoint == t.Dir }
+		if !slices.ContainsFunc(all, known) && t.Dead() {
+			all = append(all, mountState{mountRecord: mountRecord{Mountpoint: t.Dir, Reference: t.Name}, Mounted: true})
+		}
+	}
+	return all, nil
 }
 
 func (a *app) printMounts(all []mountState) error {
@@ -47,6 +81,8 @@ func (a *app) printMounts(all []mountState) error {
 		switch {
 		case !m.Alive:
 			cells = append(cells, "dead: imgfs umount clears it")
+		case !m.Mounted:
+			cells = append(cells, "detached, in use")
 		case m.Stats == nil:
 			cells = append(cells, "no answer")
 		default:

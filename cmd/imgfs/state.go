@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	iofs "io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -35,14 +36,11 @@ type mountRecord struct {
 
 // runtimeDir is where the run-time state of mounts is kept, made if need be.
 func runtimeDir() (string, error) {
-	dir := ""
-	switch xdg := os.Getenv("XDG_RUNTIME_DIR"); {
-	case xdg != "":
+	dir := filepath.Join(os.TempDir(), fmt.Sprintf("imgfs-%d", os.Geteuid()))
+	if xdg := os.Getenv("XDG_RUNTIME_DIR"); xdg != "" && isMine(xdg) {
 		dir = filepath.Join(xdg, "imgfs")
-	case os.Geteuid() == 0:
+	} else if os.Geteuid() == 0 {
 		dir = "/run/imgfs"
-	default:
-		dir = filepath.Join(os.TempDir(), fmt.Sprintf("imgfs-%d", os.Geteuid()))
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("runtime directory: %w", err)
@@ -56,6 +54,12 @@ func runtimeDir() (string, error) {
 		return "", fmt.Errorf("runtime directory %s: not a directory that belongs to you alone", dir)
 	}
 	return dir, nil
+}
+
+// isMine tells whether a directory belongs to this user. sudo may leave root with the directory of another.
+func isMine(dir string) bool {
+	var st unix.Stat_t
+	return unix.Stat(dir, &st) == nil && int(st.Uid) == os.Geteuid()
 }
 
 // A registration is the state of a mount that this process serves.
@@ -163,40 +167,42 @@ func viaShortPath(dir, name string, f func(path string) error) error {
 	return f(fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), name))
 }
 
-// A mountState is what is known of a mount of this user: its record, and its figures where its server lives.
+// A mountState is what is known of a mount of this user.
 type mountState struct {
 	mountRecord
-	Alive bool        `json:"alive"`
-	Stats *mountStats `json:"stats,omitempty"` // of a live mount
+	Alive   bool        `json:"alive"`           // its server is there
+	Mounted bool        `json:"mounted"`         // it is in the mount table that this process sees
+	Stats   *mountStats `json:"stats,omitempty"` // if asked for, of a server that answers
 }
 
-// mounts lists the mounts in the runtime directory dir, dead ones too, oldest first.
-func mounts(dir string) ([]mountState, error) {
-	names, err := os.ReadDir(dir)
+// mounts lists the mounts in the runtime directory dir, dead ones too, oldest first. A record that can't be read is
+// logged and passed over: it must not stand in the way of the others.
+func mounts(dir string, log *slog.Logger) ([]mountState, error) {
+	files, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	var all []mountState
-	for _, n := range names {
-		if strings.HasPrefix(n.Name(), ".") || filepath.Ext(n.Name()) != ".json" {
+	all := []mountState{}
+	for _, f := range files {
+		if strings.HasPrefix(f.Name(), ".") || filepath.Ext(f.Name()) != ".json" {
 			continue
 		}
-		m, err := readState(dir, n.Name())
-		if errors.Is(err, iofs.ErrNotExist) {
-			continue // unmounted just now
+		m, err := readState(filepath.Join(dir, f.Name()))
+		switch {
+		case errors.Is(err, iofs.ErrNotExist): // unmounted just now
+		case err != nil:
+			log.Warn("mount state can't be read", "file", filepath.Join(dir, f.Name()), "why", err)
+		default:
+			all = append(all, m)
 		}
-		if err != nil {
-			return nil, fmt.Errorf("mount state %s: %w", n.Name(), err)
-		}
-		all = append(all, m)
 	}
 	slices.SortFunc(all, func(a, b mountState) int { return a.Started.Compare(b.Started) })
 	return all, nil
 }
 
-func readState(dir, name string) (mountState, error) {
+func readState(path string) (mountState, error) {
 	var m mountState
-	f, err := os.Open(filepath.Join(dir, name))
+	f, err := os.Open(path)
 	if err != nil {
 		return m, err
 	}
@@ -204,16 +210,12 @@ func readState(dir, name string) (mountState, error) {
 	if err := json.NewDecoder(f).Decode(&m.mountRecord); err != nil {
 		return m, err
 	}
-	switch err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); {
-	case errors.Is(err, unix.EWOULDBLOCK):
-		m.Alive = true
-	case err != nil:
-		return m, err
-	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
+	m.Alive = errors.Is(err, unix.EWOULDBLOCK)
 	if m.Alive {
-		m.Stats = askStats(dir, m.ID)
+		err = nil
 	}
-	return m, nil
+	return m, err
 }
 
 // askStats asks a server for its figures; nil when it doesn't answer.

@@ -6,6 +6,7 @@ import "imgfs/fs"
 type mountStats struct {
 	BytesFetched int64 `json:"bytes_fetched"` // over the network
 	Requests     int64 `json:"requests"`
+	Retries      int64 `json:"retries"` // requests that were repeated after a fault
 	SpansDecoded int64 `json:"spans_decoded"`
 	CacheHits    int64 `json:"cache_hits"`   // spans found decoded in memory
 	CacheMisses  int64 `json:"cache_misses"` // spans that were not
@@ -22,7 +23,7 @@ type mountStats struct {
 func (m *mounting) stats(server *fs.Server) mountStats {
 	net, mem, srv := m.session.fetch.Stats(), m.session.memory.Stats(), server.Stats()
 	s := mountStats{
-		BytesFetched: net.Bytes, Requests: net.Requests,
+		BytesFetched: net.Bytes, Requests: net.Requests, Retries: net.Retries,
 		CacheHits: mem.Hits, CacheMisses: mem.Misses, MemoryBytes: mem.Bytes,
 		Reads: int64(srv.Reads), BytesRead: int64(srv.Bytes), Errors: int64(srv.Errors),
 		Files: int64(m.image.tree.Len()),

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -20,12 +21,11 @@ func (a *app) umountCommand() *cobra.Command {
 		Long:  "Unmount the images mounted at the directories, dead mounts as well, and wait for their servers to end.",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			var failed []error
 			for _, dir := range args {
-				if err := umount(cmd.Context(), dir, lazy); err != nil {
-					return err
-				}
+				failed = append(failed, a.umount(cmd.Context(), dir, lazy))
 			}
-			return nil
+			return errors.Join(failed...)
 		},
 	}
 	cmd.Flags().BoolVarP(&lazy, "lazy", "l", false, "detach a busy mount now; it ends when it is no longer used")
@@ -33,12 +33,12 @@ func (a *app) umountCommand() *cobra.Command {
 }
 
 // umount unmounts dir and waits for its server to be gone.
-func umount(ctx context.Context, dir string, lazy bool) error {
+func (a *app) umount(ctx context.Context, dir string, lazy bool) error {
 	dir, err := mountpointPath(dir)
 	if err != nil {
 		return err
 	}
-	state, known, err := mountAt(dir)
+	state, known, err := a.mountAt(dir)
 	if err != nil {
 		return err
 	}
@@ -48,26 +48,29 @@ func umount(ctx context.Context, dir string, lazy bool) error {
 	if err := fs.Unmount(dir, lazy); err != nil || !known || lazy {
 		return err
 	}
-	return waitForEnd(ctx, state)
+	return a.waitForEnd(ctx, state)
 }
 
-// mountpointPath is the absolute path of a mountpoint. It resolves links on the way to it, but never touches the
-// mountpoint itself: a dead mount answers with errors, a hung one not at all.
+// mountpointPath is the absolute path of a mountpoint, without symbolic links. It never touches the mountpoint itself: a dead
+// mount answers with errors, a hung one not at all.
 func mountpointPath(dir string) (string, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return "", err
 	}
+	if mount, ours, err := fs.MountAt(abs); err == nil && ours {
+		return mount.Dir, nil
+	}
 	parent, err := filepath.EvalSymlinks(filepath.Dir(abs))
 	if err != nil {
-		return "", err
+		return abs, nil // whoever uses the path says what is wrong with it
 	}
 	return filepath.Join(parent, filepath.Base(abs)), nil
 }
 
 // mountAt finds the mount of this user at a directory: the latest, if there are several.
-func mountAt(dir string) (m mountState, known bool, err error) {
-	all, err := allMounts()
+func (a *app) mountAt(dir string) (m mountState, known bool, err error) {
+	all, err := a.allMounts()
 	for _, s := range all {
 		if s.Mountpoint == dir {
 			m, known = s, true
@@ -76,30 +79,32 @@ func mountAt(dir string) (m mountState, known bool, err error) {
 	return m, known, err
 }
 
-func waitForEnd(ctx context.Context, m mountState) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+// waitForEnd waits for the server of a mount that has been unmounted. It ends at once, but for a read of a process that was
+// killed: that waits for the registry as long as any other.
+func (a *app) waitForEnd(ctx context.Context, m mountState) error {
+	dir, err := runtimeDir()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for {
-		s, known, err := mountAt(m.Mountpoint)
-		if err != nil || !known || s.ID != m.ID || !s.Alive {
-			return err
+		s, err := readState(statePath(dir, m.ID, "json"))
+		if err != nil || !s.Alive {
+			return nil
 		}
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%s is unmounted, but its server (process %d) has not ended", m.Mountpoint, m.PID)
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(10 * time.Millisecond):
 		}
 	}
 }
 
 // clearDead takes away what a server that was killed left behind: its mount, if nobody unmounted it, and its state.
 func clearDead(m mountState) error {
-	if _, ours, err := fs.MountAt(m.Mountpoint); err != nil {
+	if err := clearDeadMount(m.Mountpoint); err != nil {
 		return err
-	} else if ours {
-		if err := fs.Unmount(m.Mountpoint, false); err != nil {
-			return err
-		}
 	}
 	dir, err := runtimeDir()
 	if err != nil {
@@ -110,4 +115,13 @@ func clearDead(m mountState) error {
 		return os.Remove(m.Mountpoint)
 	}
 	return nil
+}
+
+// clearDeadMount unmounts what is mounted at dir if its server is gone. A live mount, of whomever, stays.
+func clearDeadMount(dir string) error {
+	mount, ours, err := fs.MountAt(dir)
+	if err != nil || !ours || !mount.Dead() {
+		return err
+	}
+	return fs.Unmount(dir, false)
 }

@@ -180,7 +180,13 @@ func mounted(dir string) bool {
 
 // toolchainImage is an image of two layers: the Go toolchain, and one that adds a file and removes a directory.
 func toolchainImage() (testimage.Image, error) {
-	base, err := layer(func(w *tar.Writer) error { return addTree(w, runtime.GOROOT(), "usr/local/go") })
+	goroot, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		return testimage.Image{}, fmt.Errorf("go env GOROOT: %w", err)
+	}
+	base, err := layer(func(w *tar.Writer) error {
+		return addTree(w, strings.TrimSpace(string(goroot)), "usr/local/go")
+	})
 	if err != nil {
 		return testimage.Image{}, err
 	}
