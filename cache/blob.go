@@ -57,14 +57,12 @@ type Blob struct {
 	spool   *spool    // nil while the blob is not streamed
 }
 
-type blobCounters struct{ hits, misses, requests, fetched atomic.Int64 }
+type blobCounters struct{ hits, misses atomic.Int64 }
 
 // BlobStats count what a Blob did since it was opened.
 type BlobStats struct {
-	Hits     int64 // reads that the cache served alone
-	Misses   int64 // reads that waited for a fetch, their own or another's
-	Requests int64 // calls of the source
-	Fetched  int64 // bytes that came from it
+	Hits   int64 // reads that the cache served alone
+	Misses int64 // reads that waited for a fetch, their own or another's
 }
 
 // Blob opens the blob of that digest and size for reading through the cache.
@@ -90,7 +88,9 @@ func (c *Cache) Blob(d digest.Digest, size int64, src Source) (*Blob, error) {
 }
 
 // Close waits for the fetches under way, then lets the blob go. Reads fail
-// with [os.ErrClosed] from then on.
+// with [os.ErrClosed] from then on. A fetch lasts as long as the source lets
+// it: who will not wait ends the source's calls first, by closing it. Their
+// errors go to those who still read, and are not logged.
 func (b *Blob) Close() error {
 	b.mu.Lock()
 	closed := b.closed
@@ -107,15 +107,9 @@ func (b *Blob) Close() error {
 	return b.file.f.Close()
 }
 
-// Size returns the blob's size in bytes.
-func (b *Blob) Size() int64 { return b.size }
-
 // Stats returns the counters.
 func (b *Blob) Stats() BlobStats {
-	return BlobStats{
-		Hits: b.stats.hits.Load(), Misses: b.stats.misses.Load(),
-		Requests: b.stats.requests.Load(), Fetched: b.stats.fetched.Load(),
-	}
+	return BlobStats{Hits: b.stats.hits.Load(), Misses: b.stats.misses.Load()}
 }
 
 // ReadAt implements [io.ReaderAt]. The errors of the source are passed on.

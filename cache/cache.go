@@ -38,6 +38,9 @@ const behindBytes = 64 << 20
 // that may be stopped.
 const lockPatience = 30 * time.Second
 
+// lockNotice is how long [Cache.Lock] waits before it tells that it does.
+const lockNotice = time.Second
+
 // Options are the choices of [Open]. Nil means the defaults.
 type Options struct {
 	Log *slog.Logger // where a disk that can't be written is told; default slog.Default()
@@ -47,11 +50,13 @@ type Options struct {
 // for concurrent use.
 type Cache struct {
 	dir      string
-	root     *os.Root
+	root     root
 	log      *slog.Logger
 	behind   *semaphore.Weighted // bytes served and not yet written
 	fullOnce sync.Once           // one line for a disk that takes no more
 	patience time.Duration
+	notice   time.Duration
+	sync     func(*os.File) error // (*os.File).Sync, but for tests
 }
 
 // Open opens the cache in dir, and makes it, readable by the user alone, when
@@ -59,6 +64,10 @@ type Cache struct {
 // that others may write to (both wrap [fs.ErrPermission]), one that holds
 // other things, and one on a file system without file locks. What dead
 // processes left unfinished is removed.
+//
+// A directory that is not there and can't be made because the disk is full or
+// read-only is no error: the Cache then holds nothing, and all that would
+// write to it fails with the reason, which is logged.
 func Open(dir string, o *Options) (*Cache, error) {
 	log := slog.Default()
 	if o != nil && o.Log != nil {
@@ -72,23 +81,39 @@ func Open(dir string, o *Options) (*Cache, error) {
 }
 
 func open(dir string, log *slog.Logger) (*Cache, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, err
-	}
 	c := &Cache{
-		dir: dir, root: root, log: log,
-		behind: semaphore.NewWeighted(behindBytes), patience: lockPatience,
+		dir: dir, log: log,
+		behind: semaphore.NewWeighted(behindBytes), patience: lockPatience, notice: lockNotice,
+		sync: (*os.File).Sync,
 	}
+	err := c.makeRoot()
+	if err == nil {
+		return c, nil
+	}
+	if none, ok := unmade(err); ok {
+		c.root = none
+		c.uncached(none.why)
+		return c, nil
+	}
+	return nil, err
+}
+
+// makeRoot opens the directory, and makes what is missing of it.
+func (c *Cache) makeRoot() error {
+	if err := os.MkdirAll(c.dir, 0o700); err != nil {
+		return err
+	}
+	dir, err := os.OpenRoot(c.dir)
+	if err != nil {
+		return err
+	}
+	c.root.Root = dir
 	for _, step := range []func() error{c.checkOwner, c.checkVersion, c.checkLocks, c.makeDirs, c.sweep} {
 		if err := step(); err != nil {
-			return nil, errors.Join(err, root.Close())
+			return errors.Join(err, dir.Close())
 		}
 	}
-	return c, nil
+	return nil
 }
 
 // Close lets the directory go. Blobs and indexes that are open stay so.
@@ -186,9 +211,13 @@ func (c *Cache) makeDirs() error {
 	return nil
 }
 
-// names returns the names in a directory of the cache.
+// names returns the names in a directory of the cache: none in one that is
+// not there.
 func (c *Cache) names(dir string) ([]string, error) {
 	f, err := c.root.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}

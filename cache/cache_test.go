@@ -115,6 +115,77 @@ func TestDocumentsAreCheckedWheneverTheyAreRead(t *testing.T) {
 	}
 }
 
+// sameFile reports whether do leaves a file, which a write would replace.
+func sameFile(t *testing.T, path string, do func() error) bool {
+	t.Helper()
+	before, err := os.Stat(path)
+	must(t, err)
+	must(t, do())
+	after, err := os.Stat(path)
+	must(t, err)
+	return os.SameFile(before, after)
+}
+
+func TestWhatIsThereIsNotWrittenAgain(t *testing.T) {
+	h := newHouse(t)
+	doc := []byte("{}")
+	d := digest.FromBytes(doc)
+	name, err := Documents.path(d)
+	must(t, err)
+	first := Ref{Name: "r", Digest: d, MediaType: "m", Time: time.Unix(1, 0).UTC()}
+	later, other, typed := first, first, first
+	later.Time, other.Digest, typed.MediaType = time.Unix(2, 0).UTC(), digest.FromString("other"), "n"
+	must(t, h.PutDocument(d, doc))
+	must(t, h.PutRef(first))
+	if !sameFile(t, filepath.Join(h.dir, name), func() error { return h.PutDocument(d, doc) }) {
+		t.Error("the document was written again")
+	}
+	if !sameFile(t, h.dir+"/refs/r", func() error { return h.PutRef(later) }) {
+		t.Error("the ref was written again")
+	}
+	if r, err := h.Ref("r"); r != first || err != nil {
+		t.Errorf("Ref = %v, %v", r, err)
+	}
+	for _, r := range []Ref{other, first, typed} {
+		must(t, h.PutRef(r))
+		if got, err := h.Ref("r"); got != r || err != nil {
+			t.Errorf("Ref = %v, %v; want %v", got, err, r)
+		}
+	}
+	edit(t, filepath.Join(h.dir, name), overwrite(0, []byte("x")))
+	must(t, h.PutDocument(d, doc))
+	if got, err := h.Document(d); string(got) != "{}" || err != nil {
+		t.Errorf("a damaged document was not written again: %q, %v", got, err)
+	}
+}
+
+func TestOnlyWhatCanNotBeToldWhenTornIsSynced(t *testing.T) {
+	h := newHouse(t)
+	syncs := 0
+	h.sync = func(f *os.File) error { syncs++; return f.Sync() }
+	commit := func(kind Kind) error {
+		tmp, err := h.Create(kind, digest.FromString("layer"))
+		must(t, err)
+		write(t, tmp, []byte("layer"))
+		return tmp.Commit()
+	}
+	for _, tt := range []struct {
+		name string
+		do   func() error
+		want int // the file, and its directory
+	}{
+		{"a blob", func() error { return commit(Blobs) }, 0},
+		{"an index", func() error { return commit(Indexes) }, 2},
+		{"a document", func() error { return h.PutDocument(digest.FromString("{}"), []byte("{}")) }, 2},
+		{"a ref", func() error { return h.PutRef(Ref{Name: "r", Digest: digest.FromString("{}")}) }, 2},
+	} {
+		syncs = 0
+		if err := tt.do(); err != nil || syncs != tt.want {
+			t.Errorf("%s: %d syncs, %v; want %d", tt.name, syncs, err, tt.want)
+		}
+	}
+}
+
 func TestDigestsThatAreNoneNeverBecomeAPath(t *testing.T) {
 	h := newHouse(t)
 	for _, d := range []digest.Digest{"", "sha256", "sha256:", "sha256:../../etc/passwd", "../x:" + digest.Digest(strings.Repeat("a", 64)),
@@ -122,7 +193,7 @@ func TestDigestsThatAreNoneNeverBecomeAPath(t *testing.T) {
 		_, document := h.Document(d)
 		_, index := h.OpenIndex(d)
 		_, create := h.Create(Blobs, d)
-		_, lock := h.Lock(t.Context(), d)
+		_, lock := h.Lock(t.Context(), d, nil)
 		_, blob := h.Blob(d, 1, nil)
 		_, _, has := h.HasBlob(d)
 		for i, err := range []error{document, index, create, lock, blob, has, h.PutDocument(d, nil), h.RemoveIndex(d), h.PutRef(Ref{Name: "x", Digest: d})} {

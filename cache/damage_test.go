@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
+	"log/slog"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -44,6 +47,39 @@ func TestBytesLostByAPowerFailureAreFetchedAnewAfterDiscard(t *testing.T) {
 	must(t, b.Discard(100_000, 50_000))
 	wantRange(t, b, s.data, 0, 500_000)
 	s.wantReads(t, piece{0, 500_000}, piece{100_000, 150_000})
+}
+
+func TestWholeBlobTornByAPowerFailureIsFetchedAnewAfterDiscard(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		tear func(f *os.File, size int64) error
+		torn bool // the map still says that all is there
+	}{
+		{"the data is zeros", overwrite(dataStart, make([]byte, 50_000)), true},
+		{"a part is zeros", overwrite(dataStart+10_000, make([]byte, 10_000)), true},
+		{"all is zeros", func(f *os.File, size int64) error { return errors.Join(f.Truncate(0), f.Truncate(size)) }, false},
+		{"the map is zeros", overwrite(logStart(50_000), make([]byte, recordSize)), false},
+		{"nothing came to the disk", func(f *os.File, _ int64) error { return f.Truncate(0) }, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h := newHouse(t)
+			s := h.blob(50_000)
+			tmp, err := h.Create(Blobs, s.digest)
+			must(t, err)
+			write(t, tmp, s.data)
+			must(t, tmp.Commit())
+			edit(t, h.path(s), tt.tear)
+			if cached, _, _ := h.HasBlob(s.digest); cached == 50_000 != tt.torn {
+				t.Errorf("HasBlob says that %d bytes are there", cached)
+			}
+			for range 2 {
+				b := h.open(h.again(), s)
+				wantRangeOrDamage(t, b, s.data, 0, 50_000)
+				must(t, b.Close())
+			}
+			s.wantReads(t, piece{0, 50_000})
+		})
+	}
 }
 
 func TestFileCutAnywhereStillGivesTheRightBytes(t *testing.T) {
@@ -172,6 +208,95 @@ func TestFullDiskServesAStreamUncached(t *testing.T) {
 	}
 }
 
+// noRoom fills a disk with a file that is no part of a cache.
+func noRoom(t *testing.T, disk string) {
+	t.Helper()
+	if err := os.WriteFile(disk+"/filler", make([]byte, 2<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("the disk is not full: %v", err)
+	}
+}
+
+func readOnly(t *testing.T, disk string) {
+	t.Helper()
+	must(t, unix.Mount("", disk, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+}
+
+func TestCacheThatCanNotBeMadeHoldsNothingAndTakesNothing(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		setUp func(t *testing.T, disk, dir string)
+		why   error
+	}{
+		{"read-only", func(t *testing.T, disk, _ string) { readOnly(t, disk) }, unix.EROFS},
+		{"read-only with an empty directory", func(t *testing.T, disk, dir string) {
+			must(t, os.Mkdir(dir, 0o700))
+			readOnly(t, disk)
+		}, unix.EROFS},
+		{"full", func(t *testing.T, disk, _ string) { noRoom(t, disk) }, unix.ENOSPC},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			disk := smallDisk(t, 1<<20)
+			dir := filepath.Join(disk, "cache")
+			tt.setUp(t, disk, dir)
+			log := &logBook{}
+			c, err := Open(dir, &Options{Log: slog.New(slog.NewTextHandler(log, nil))})
+			must(t, err)
+			s := sourceOf(randomBytes(0, 100_000))
+
+			_, document := c.Document(s.digest)
+			_, ref := c.Ref("r")
+			_, index := c.OpenIndex(s.digest)
+			_, _, blob := c.HasBlob(s.digest)
+			_, remove := c.Remove(Selection{Ref: "r"})
+			for _, err := range []error{document, ref, index, blob, remove} {
+				wantAbsent(t, err)
+			}
+			items, list := c.List()
+			refs, listRefs := c.Refs()
+			_, removeAll := c.Remove(Selection{})
+			if err := errors.Join(list, listRefs, removeAll, c.RemoveIndex(s.digest)); err != nil || len(items)+len(refs) > 0 {
+				t.Errorf("%v, %v, %v", items, refs, err)
+			}
+			_, create := c.Create(Indexes, s.digest)
+			_, lock := c.Lock(t.Context(), s.digest, nil)
+			for i, err := range []error{
+				create, lock, c.PutDocument(s.digest, s.data), c.PutRef(Ref{Name: "r", Digest: s.digest}),
+			} {
+				if !errors.Is(err, tt.why) {
+					t.Errorf("write %d: %v, want %v", i, err, tt.why)
+				}
+			}
+			b, err := c.Blob(s.digest, 100_000, s)
+			must(t, err)
+			wantRange(t, b, s.data, 0, 100_000)
+			must(t, errors.Join(b.Close(), c.Close()))
+			if n := log.count("\n"); n != 1 || log.count("can't be written") != 1 {
+				t.Errorf("%d log lines, want one", n)
+			}
+		})
+	}
+}
+
+func TestFullOrReadOnlyDiskIsNoWayAroundTheRefusals(t *testing.T) {
+	disk := smallDisk(t, 1<<20)
+	foreign, open, other := disk+"/foreign", disk+"/open", disk+"/other"
+	for _, dir := range []string{foreign, open, other} {
+		must(t, os.Mkdir(dir, 0o700))
+	}
+	must(t, os.Chown(foreign, 12345, 12345))
+	must(t, os.Chmod(open, 0o777))
+	must(t, os.WriteFile(other+"/thesis.tex", nil, 0o600))
+	noRoom(t, disk)
+	for range 2 {
+		for dir, permission := range map[string]bool{foreign: true, open: true, other: false} {
+			if _, err := Open(dir, nil); err == nil || errors.Is(err, fs.ErrPermission) != permission {
+				t.Errorf("%s: %v", dir, err)
+			}
+		}
+		readOnly(t, disk)
+	}
+}
+
 func TestReadOnlyDiskServesWhatItHasAndTheRestUncached(t *testing.T) {
 	disk := smallDisk(t, 2<<20)
 	h := newHouseIn(t, disk)
@@ -179,7 +304,7 @@ func TestReadOnlyDiskServesWhatItHasAndTheRestUncached(t *testing.T) {
 	b := h.open(h.Cache, s)
 	wantRange(t, b, s.data, 0, 400_000)
 	must(t, b.Close())
-	must(t, unix.Mount("", disk, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	readOnly(t, disk)
 
 	c := h.again()
 	b = h.open(c, s)

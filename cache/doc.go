@@ -16,10 +16,11 @@
 // cache: all of it may be deleted at any time, kill -9 at any moment is
 // harmless, and damage costs a fetch. Documents are checked against their
 // digest whenever they are read. Blobs are not: who reads them checks every
-// span, and calls [Blob.Discard] for what is wrong. Documents, refs, indexes
-// and whole blobs appear under their names complete and synced, or not at
-// all. Ranges of blobs are not synced: after a power failure the map of a
-// blob may promise what the disk has lost, which is damage like any other.
+// span, and calls [Blob.Discard] for what is wrong. Documents, refs and
+// indexes appear under their names complete and synced, or not at all. So do
+// whole blobs, but no byte of a blob is ever synced: after a power failure the
+// map of a blob may promise what the disk has lost, which is damage like any
+// other.
 //
 // # Processes
 //

@@ -10,7 +10,7 @@ import (
 )
 
 // MaxDocument is the size in bytes above which a document is refused.
-const MaxDocument = 64 << 20
+const MaxDocument = 8 << 20
 
 // Document returns the document of that digest. One that is absent, or whose
 // bytes are not those of the digest any more and which was therefore dropped,
@@ -30,7 +30,8 @@ func (c *Cache) Document(d digest.Digest) ([]byte, error) {
 	return b, nil
 }
 
-// PutDocument keeps a document, whose digest is checked first.
+// PutDocument keeps a document, whose digest is checked first. It writes
+// nothing if the document is there, undamaged.
 func (c *Cache) PutDocument(d digest.Digest, b []byte) error {
 	name, err := Documents.path(d)
 	if err != nil {
@@ -41,6 +42,9 @@ func (c *Cache) PutDocument(d digest.Digest, b []byte) error {
 	}
 	if got := d.Algorithm().FromBytes(b); got != d {
 		return fmt.Errorf("cache: document %s: its bytes have the digest %s", d, got)
+	}
+	if _, err := c.Document(d); err == nil {
+		return nil
 	}
 	return c.put(name, b)
 }

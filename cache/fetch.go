@@ -193,9 +193,7 @@ func (b *Blob) notKept(err error) {
 // fetch asks the source for a range, and takes nothing but all of it.
 func (b *Blob) fetch(p piece) ([]byte, error) {
 	data := make([]byte, p.hi-p.lo)
-	b.stats.requests.Add(1)
 	n, err := b.src.ReadAt(data, p.lo)
-	b.stats.fetched.Add(int64(max(n, 0)))
 	if n == len(data) {
 		return data, nil
 	}

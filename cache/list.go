@@ -37,7 +37,7 @@ func (c *Cache) HasBlob(d digest.Digest) (cached, size int64, err error) {
 		return 0, 0, fmt.Errorf("cache: blob %s: %w", d, err)
 	}
 	defer f.Close()
-	if cached, size, err = c.measure(f); err == nil && cached == 0 && size > 0 {
+	if cached, size, err = measure(f); err == nil && cached == 0 && size > 0 {
 		err = fs.ErrNotExist
 	}
 	if err != nil {
@@ -47,10 +47,14 @@ func (c *Cache) HasBlob(d digest.Digest) (cached, size int64, err error) {
 }
 
 // measure reads the map of a blob's file. A file that is of no use has no
-// size.
-func (c *Cache) measure(f *os.File) (cached, size int64, err error) {
-	file := &blobFile{f: f, patience: c.patience}
+// size. A map whose lock is not to be had at once is read without: what is
+// written to it just then is left out, or all of it where it is compacted.
+func measure(f *os.File) (cached, size int64, err error) {
+	file := &blobFile{f: f}
 	_, err = file.sync(nil)
+	if errors.Is(err, errBusy) {
+		err = file.replay(nil)
+	}
 	if errors.Is(err, errHeader) {
 		return 0, 0, nil
 	}
@@ -116,7 +120,7 @@ func (c *Cache) item(kind Kind, file string) (Item, error) {
 		return Item{}, fs.ErrNotExist
 	}
 	if kind == Blobs {
-		if it.Cached, it.Size, err = c.measure(f); err != nil {
+		if it.Cached, it.Size, err = measure(f); err != nil {
 			return Item{}, err
 		}
 	}

@@ -143,8 +143,9 @@ func (c *Cache) openLocked(done <-chan struct{}, patience time.Duration, path st
 // It is held while a layer is streamed, so that it is streamed once. unlock
 // gives it back and may be called more than once; the death of the process
 // gives it back too. A ctx that ends while waiting ends the wait, and its
-// error is returned.
-func (c *Cache) Lock(ctx context.Context, d digest.Digest) (unlock func(), err error) {
+// error is returned. waiting, unless it is nil, is called when a second has
+// gone by without the lock, once, and before Lock returns.
+func (c *Cache) Lock(ctx context.Context, d digest.Digest, waiting func()) (unlock func(), err error) {
 	name, err := Blobs.path(d)
 	if err != nil {
 		return nil, err
@@ -153,7 +154,13 @@ func (c *Cache) Lock(ctx context.Context, d digest.Digest) (unlock func(), err e
 		return nil, err
 	}
 	name = lockDir + name[len(Blobs.dir()):]
-	f, err := c.openLocked(ctx.Done(), forever, name, os.O_RDWR|os.O_CREATE, unix.F_WRLCK)
+	f, err := c.openLocked(ctx.Done(), c.notice, name, os.O_RDWR|os.O_CREATE, unix.F_WRLCK)
+	if errors.Is(err, errBusy) {
+		if waiting != nil {
+			waiting()
+		}
+		f, err = c.openLocked(ctx.Done(), forever, name, os.O_RDWR|os.O_CREATE, unix.F_WRLCK)
+	}
 	if errors.Is(err, errStopped) {
 		return nil, fmt.Errorf("cache: wait for %s: %w", d, ctx.Err())
 	}

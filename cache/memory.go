@@ -37,11 +37,9 @@ type Memory struct {
 
 // MemoryStats count what a Memory did since it was made, and say what is in it.
 type MemoryStats struct {
-	Hits      int64 // calls of Use that found the span, or one who was making it
-	Misses    int64 // calls of Use that made it
-	Evictions int64 // spans that went for others, or because they were over the limit
-	Spans     int   // spans there
-	Bytes     int64 // bytes of their buffers, which are up to an eighth larger than they
+	Hits   int64 // calls of Use that found the span, or one who was making it
+	Misses int64 // calls of Use that made it
+	Bytes  int64 // of the buffers of the spans there, which are up to an eighth larger than they
 }
 
 type spanKey struct {
@@ -81,7 +79,7 @@ func (m *Memory) Stats() MemoryStats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.stats
-	s.Spans, s.Bytes = len(m.spans), m.bytes+m.over
+	s.Bytes = m.bytes + m.over
 	return s
 }
 
@@ -141,7 +139,6 @@ func (m *Memory) put(s *span) {
 	}
 	if m.oversize(s) {
 		m.forget(s)
-		m.stats.Evictions++
 		return
 	}
 	s.next, s.prev = m.idle.next, &m.idle
@@ -192,7 +189,6 @@ func (m *Memory) evict() []byte {
 	s := m.idle.prev
 	s.unlink()
 	m.forget(s)
-	m.stats.Evictions++
 	return s.buf
 }
 

@@ -262,7 +262,7 @@ func childLock(dir string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := c.Lock(context.Background(), digest.FromString("layer")); err != nil {
+	if _, err := c.Lock(context.Background(), digest.FromString("layer"), nil); err != nil {
 		return err
 	}
 	return standStill("locked")
@@ -276,10 +276,10 @@ func TestLockKeepsOutOtherProcessesUntilTheyDie(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	failed := make(chan error)
 	go func() {
-		_, err := h.Lock(ctx, d)
+		_, err := h.Lock(ctx, d, nil)
 		failed <- err
 	}()
-	unlock, err := h.Lock(t.Context(), digest.FromString("another layer"))
+	unlock, err := h.Lock(t.Context(), digest.FromString("another layer"), nil)
 	must(t, err)
 	unlock()
 	cancel()
@@ -287,10 +287,31 @@ func TestLockKeepsOutOtherProcessesUntilTheyDie(t *testing.T) {
 		t.Fatalf("the lock was to be had: %v", err)
 	}
 	c.kill()
-	unlock, err = h.Lock(t.Context(), d)
+	unlock, err = h.Lock(t.Context(), d, nil)
 	must(t, err)
 	unlock()
 	unlock()
+}
+
+func TestLockTellsOnceThatItWaits(t *testing.T) {
+	h := newHouse(t)
+	h.notice = 0
+	d := digest.FromString("layer")
+	c := startChild(t, "lock", h.dir)
+	c.says("locked")
+	told := 0
+	unlock, err := h.Lock(t.Context(), d, func() {
+		told++
+		c.kill()
+	})
+	must(t, err)
+	unlock()
+	unlock, err = h.Lock(t.Context(), d, func() { t.Error("nobody has the lock") })
+	must(t, err)
+	unlock()
+	if told != 1 {
+		t.Errorf("told %d times", told)
+	}
 }
 
 func TestLockIsHeldByOneAtATime(t *testing.T) {
@@ -302,7 +323,7 @@ func TestLockIsHeldByOneAtATime(t *testing.T) {
 		go func() {
 			defer func() { done <- struct{}{} }()
 			for range 25 {
-				unlock, err := c.Lock(t.Context(), d)
+				unlock, err := c.Lock(t.Context(), d, nil)
 				if err != nil {
 					t.Error(err)
 					return

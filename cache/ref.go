@@ -19,7 +19,7 @@ type Ref struct {
 	Name      string        `json:"name"` // any bytes that are valid UTF-8
 	Digest    digest.Digest `json:"digest"`
 	MediaType string        `json:"mediaType"`
-	Time      time.Time     `json:"time"`
+	Time      time.Time     `json:"time"` // when it first did
 }
 
 // Ref returns what was put under name last, or [fs.ErrNotExist].
@@ -34,13 +34,17 @@ func (c *Cache) Ref(name string) (Ref, error) {
 	return r, nil
 }
 
-// PutRef keeps r under its name.
+// PutRef keeps r under its name. It writes nothing if the name stands for that
+// digest and media type already: the time stays that of the first PutRef.
 func (c *Cache) PutRef(r Ref) error {
 	if err := r.Digest.Validate(); err != nil {
 		return fmt.Errorf("cache: ref %q: digest %.200q: %w", r.Name, r.Digest, err)
 	}
 	if r.Name == "" || r.Name != strings.ToValidUTF8(r.Name, "") {
 		return fmt.Errorf("cache: ref %q: no name can be that", r.Name)
+	}
+	if old, err := c.Ref(r.Name); err == nil && old.Digest == r.Digest && old.MediaType == r.MediaType {
+		return nil
 	}
 	b, err := json.Marshal(r)
 	if err != nil {

@@ -1,21 +1,27 @@
 package cache
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 )
 
-// A Selection says what to remove. The zero value selects everything; each
-// field that is set leaves less.
+// A Selection says what to remove. The zero value selects everything. Kinds,
+// with or without one of the others, leaves less.
 type Selection struct {
-	Kinds  []Kind        // only these
-	Digest digest.Digest // only what has this digest, and refs to it
-	Ref    string        // only this ref, and what it alone reaches: its manifests, config and layers
+	Kinds []Kind // only these
+	// Digest selects what has this digest, refs to it, and what it alone
+	// reaches: the manifests, configs and layers of a document.
+	Digest digest.Digest
+	// Ref selects the ref of this name, and what it alone reaches. A name that
+	// ends in @DIGEST, and is no ref, stands for the digest.
+	Ref string
 }
 
 // A Removal tells what became of what was selected.
@@ -24,22 +30,40 @@ type Removal struct {
 	InUse   []Item // indexes and blobs that were left because some process has them open
 }
 
-// Remove removes what is selected, but no index or blob that is in use. A ref
-// that is not there, or a digest that nothing has, is [fs.ErrNotExist]. After
-// an error, the Removal tells what was done before it.
+// Remove removes what is selected, but no index or blob that is in use. As
+// long as there are such of an image, its ref and documents stay too: they are
+// what leads to them. This holds for a Ref or a Digest that is selected in all
+// kinds. One that is not there is [fs.ErrNotExist]. After an error, the
+// Removal tells what was done before it.
 func (c *Cache) Remove(s Selection) (Removal, error) {
 	var done Removal
-	items, err := c.selected(s)
-	for _, it := range items {
-		if err != nil {
-			break
-		}
-		err = c.removeItem(it, &done)
-	}
-	if err != nil {
+	if err := c.remove(s, &done); err != nil {
 		return done, fmt.Errorf("cache: remove: %w", err)
 	}
 	return done, nil
+}
+
+func (c *Cache) remove(s Selection, done *Removal) error {
+	items, err := c.selected(s)
+	if err != nil {
+		return err
+	}
+	whole := s.Kinds == nil && (s.Ref != "" || s.Digest != "")
+	// What leads to other things goes after them, refs last.
+	for _, kind := range []Kind{Blobs, Indexes, Documents, Refs} {
+		if whole && len(done.InUse) > 0 && (kind == Documents || kind == Refs) {
+			break
+		}
+		for _, it := range items {
+			if it.Kind != kind {
+				continue
+			}
+			if err := c.removeItem(it, done); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (c *Cache) removeItem(it Item, done *Removal) error {
@@ -67,53 +91,59 @@ func (c *Cache) removeItem(it Item, done *Removal) error {
 
 func (c *Cache) selected(s Selection) ([]Item, error) {
 	items, err := c.list()
-	if err != nil {
-		return nil, err
-	}
-	if s.Digest != "" {
-		items = slices.DeleteFunc(items, func(it Item) bool { return it.Digest != s.Digest })
-		if len(items) == 0 {
-			return nil, fmt.Errorf("%s: %w", s.Digest, fs.ErrNotExist)
-		}
-	}
-	if s.Ref != "" {
-		only, err := c.reachedOnlyBy(s.Ref)
-		if err != nil {
-			return nil, err
-		}
-		items = slices.DeleteFunc(items, func(it Item) bool {
-			return it.Name != s.Ref && (it.Kind == Refs || !only[it.Digest])
-		})
+	if err == nil && (s.Ref != "" || s.Digest != "") {
+		items, err = c.named(items, s)
 	}
 	if s.Kinds != nil {
 		items = slices.DeleteFunc(items, func(it Item) bool { return !slices.Contains(s.Kinds, it.Kind) })
 	}
-	return items, nil
+	return items, err
 }
 
-// reachedOnlyBy returns the digests that the ref reaches and no other does.
-func (c *Cache) reachedOnlyBy(name string) (map[digest.Digest]bool, error) {
-	refs, err := c.Refs()
-	if err != nil {
-		return nil, err
+// named returns what a ref or a digest selects of all items.
+func (c *Cache) named(items []Item, s Selection) ([]Item, error) {
+	d := s.Digest
+	isRoot := func(it Item) bool { return it.Digest == d }
+	isRef := func(it Item) bool { return it.Kind == Refs && it.Name == s.Ref }
+	switch {
+	case s.Ref != "" && d != "":
+		return nil, fmt.Errorf("both the ref %q and %s: %w", s.Ref, d, fs.ErrInvalid)
+	case slices.ContainsFunc(items, isRef):
+		isRoot = isRef
+	case s.Ref != "":
+		d = digest.Digest(s.Ref[strings.LastIndexByte(s.Ref, '@')+1:])
 	}
-	found := false
-	only, others := map[digest.Digest]bool{}, map[digest.Digest]bool{}
-	for _, r := range refs {
-		if r.Name == name {
-			found = true
-			c.reach(r.Digest, only)
-		} else {
-			c.reach(r.Digest, others)
+	if !slices.ContainsFunc(items, isRoot) {
+		return nil, fmt.Errorf("nothing is cached for %s: %w", cmp.Or(s.Ref, d.String()), fs.ErrNotExist)
+	}
+	only := c.reachedOnlyBy(items, isRoot, d)
+	return slices.DeleteFunc(items, func(it Item) bool {
+		return !isRoot(it) && (it.Kind == Refs || !only[it.Digest])
+	}), nil
+}
+
+// reachedOnlyBy returns the digests that the roots reach, and that no other
+// ref or document does; other than through gone, which goes whoever needs it.
+func (c *Cache) reachedOnlyBy(items []Item, isRoot func(Item) bool, gone digest.Digest) map[digest.Digest]bool {
+	only := map[digest.Digest]bool{}
+	for _, it := range items {
+		if isRoot(it) {
+			c.reach(it.Digest, only)
 		}
 	}
-	if !found {
-		return nil, fmt.Errorf("ref %q: %w", name, fs.ErrNotExist)
+	others := map[digest.Digest]bool{gone: true}
+	for _, it := range items {
+		// A document that the roots reach counts if it is reached otherwise.
+		if !isRoot(it) && (it.Kind == Refs || it.Kind == Documents && !only[it.Digest]) {
+			c.reach(it.Digest, others)
+		}
 	}
 	for d := range others {
-		delete(only, d)
+		if d != gone {
+			delete(only, d)
+		}
 	}
-	return only, nil
+	return only
 }
 
 // reach adds d to seen, and what the cached documents say belongs to it. A

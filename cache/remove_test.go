@@ -1,6 +1,9 @@
 package cache
 
 import (
+	"cmp"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -8,8 +11,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 )
 
 // twoImages fills a cache with two images that share a layer. What is in it
@@ -66,12 +70,27 @@ func names(t *testing.T, items []Item) string {
 	return strings.Join(list, " ")
 }
 
-func TestRemove(t *testing.T) {
-	manifest := func(h *house, ref string) digest.Digest {
-		r, err := h.Ref(ref)
-		must(t, err)
-		return r.Digest
+// target is what a ref points to.
+func target(h *house, ref string) digest.Digest {
+	h.t.Helper()
+	r, err := h.Ref(ref)
+	must(h.t, err)
+	return r.Digest
+}
+
+// inner is the manifest in the list that a points to.
+func inner(h *house) digest.Digest {
+	h.t.Helper()
+	b, err := h.Document(target(h, "a"))
+	must(h.t, err)
+	var list struct {
+		Manifests []struct{ Digest digest.Digest }
 	}
+	must(h.t, json.Unmarshal(b, &list))
+	return list.Manifests[0].Digest
+}
+
+func TestRemove(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		what func(h *house) Selection
@@ -86,8 +105,14 @@ func TestRemove(t *testing.T) {
 			"b:perl b:python d:config-a d:config-b d:manifest d:manifest d:manifest i:perl i:python r:a r:b"},
 		{"a layer's blob", func(*house) Selection { return Selection{Digest: digest.FromString("base"), Kinds: []Kind{Blobs}} },
 			"b:perl b:python d:config-a d:config-b d:manifest d:manifest d:manifest i:base i:perl i:python r:a r:b"},
-		{"a manifest, and the ref to it", func(h *house) Selection { return Selection{Digest: manifest(h, "b")} },
-			"b:base b:perl b:python d:config-a d:config-b d:manifest d:manifest i:base i:perl i:python r:a"},
+		{"a manifest, the ref to it, and what it alone reaches", func(h *house) Selection { return Selection{Digest: target(h, "b")} },
+			"b:base b:python d:config-a d:manifest d:manifest i:base i:python r:a"},
+		{"a list of manifests, and what it alone reaches", func(h *house) Selection { return Selection{Digest: target(h, "a")} },
+			"b:base b:perl d:config-b d:manifest i:base i:perl r:b"},
+		{"a manifest in a list, which stays", func(h *house) Selection { return Selection{Digest: inner(h)} },
+			"b:base b:perl d:config-b d:manifest d:manifest i:base i:perl r:a r:b"},
+		{"a name with a digest", func(h *house) Selection { return Selection{Ref: "c@" + target(h, "b").String()} },
+			"b:base b:python d:config-a d:manifest d:manifest i:base i:python r:a"},
 		{"a ref, and what it alone reaches", func(*house) Selection { return Selection{Ref: "a"} },
 			"b:base b:perl d:config-b d:manifest i:base i:perl r:b"},
 		{"a ref's blobs", func(*house) Selection { return Selection{Ref: "b", Kinds: []Kind{Blobs}} },
@@ -104,7 +129,7 @@ func TestRemove(t *testing.T) {
 			if got := names(t, left); got != tt.want {
 				t.Errorf("left: %s\nwant: %s", got, tt.want)
 			}
-			if diff := cmp.Diff(names(t, before), names(t, slices.Concat(left, done.Removed))); diff != "" || len(done.InUse) > 0 {
+			if diff := gocmp.Diff(names(t, before), names(t, slices.Concat(left, done.Removed))); diff != "" || len(done.InUse) > 0 {
 				t.Errorf("what is left and what was removed is not all (%d in use):\n%s", len(done.InUse), diff)
 			}
 		})
@@ -113,9 +138,65 @@ func TestRemove(t *testing.T) {
 
 func TestRemoveOfWhatIsNotThere(t *testing.T) {
 	h := twoImages(t)
-	for _, s := range []Selection{{Ref: "c"}, {Digest: digest.FromString("c")}} {
+	d := digest.FromString("c")
+	for _, s := range []Selection{{Ref: "c"}, {Ref: "oci:/tmp/c:v1"}, {Ref: "c@" + d.String()}, {Digest: d}} {
 		_, err := h.Remove(s)
 		wantAbsent(t, err)
+		if name := cmp.Or(s.Ref, d.String()); !strings.Contains(fmt.Sprint(err), "nothing is cached for "+name) {
+			t.Errorf("error %v does not tell what was looked for", err)
+		}
+	}
+	if _, err := h.Remove(Selection{Ref: "a", Digest: d}); !errors.Is(err, fs.ErrInvalid) {
+		t.Errorf("a ref and a digest at once: %v", err)
+	}
+}
+
+func TestRemoveLeavesWhatADocumentWithoutARefReaches(t *testing.T) {
+	h := twoImages(t)
+	_, err := h.Remove(Selection{Ref: "b", Kinds: []Kind{Refs}})
+	must(t, err)
+	_, err = h.Remove(Selection{Ref: "a"})
+	must(t, err)
+	left, err := h.List()
+	must(t, err)
+	if got, want := names(t, left), "b:base b:perl d:config-b d:manifest i:base i:perl"; got != want {
+		t.Errorf("left: %s\nwant: %s", got, want)
+	}
+}
+
+func TestRemoveLeavesTheWayToWhatIsInUse(t *testing.T) {
+	for name, what := range map[string]func(h *house) Selection{
+		"a ref":    func(*house) Selection { return Selection{Ref: "b"} },
+		"a digest": func(h *house) Selection { return Selection{Digest: target(h, "b")} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := twoImages(t)
+			blob, err := h.again().Blob(digest.FromString("perl"), 4, nil)
+			must(t, err)
+			defer blob.Close()
+			_, err = h.Remove(Selection{Ref: "a"})
+			must(t, err)
+			s := what(h)
+			for _, step := range []struct {
+				name, inUse, left string
+				then              func() error
+			}{
+				{"mounted", "b:perl", "b:perl d:config-b d:manifest r:b", blob.Close},
+				{"not mounted any more", "", "", func() error { return nil }},
+			} {
+				done, err := h.Remove(s)
+				must(t, err)
+				left, err := h.List()
+				must(t, err)
+				if got := names(t, done.InUse); got != step.inUse {
+					t.Errorf("%s: in use: %s, want %s", step.name, got, step.inUse)
+				}
+				if got := names(t, left); got != step.left {
+					t.Errorf("%s: left: %s, want %s", step.name, got, step.left)
+				}
+				must(t, step.then())
+			}
+		})
 	}
 }
 
@@ -157,6 +238,27 @@ func TestListTellsWhatABlobReallyTakes(t *testing.T) {
 	it := h.item(Blobs, s.digest)
 	if it.Size != 8<<20 || it.Cached != 1<<20 || it.Disk < 1<<20 || it.Disk > 2<<20 || it.InUse || it.Time.IsZero() {
 		t.Errorf("%+v", it)
+	}
+}
+
+// The lock of a map is held by a process that is stopped.
+func TestListDoesNotWaitForTheLockOfAMap(t *testing.T) {
+	h := newHouse(t)
+	s := h.blob(8 << 20)
+	b := h.open(h.Cache, s)
+	wantRange(t, b, s.data, 4<<20, 5<<20)
+	must(t, b.landed())
+	f, err := os.OpenFile(h.path(s), os.O_RDWR, 0)
+	must(t, err)
+	defer f.Close()
+	if ok, err := tryLock(f, unix.F_WRLCK, logByte, 1); !ok || err != nil {
+		t.Fatalf("the lock is not to be had: %v", err)
+	}
+	if it := h.item(Blobs, s.digest); it.Size != 8<<20 || it.Cached != 1<<20 || !it.InUse {
+		t.Errorf("%+v", it)
+	}
+	if cached, size, err := h.HasBlob(s.digest); cached != 1<<20 || size != 8<<20 || err != nil {
+		t.Errorf("HasBlob = %d, %d, %v", cached, size, err)
 	}
 }
 

@@ -206,11 +206,9 @@ func short(err error) error {
 	return err
 }
 
-// A stream is an open source whose bytes are counted, and which the closing
-// of the Blob ends.
+// A stream is an open source, which the closing of the Blob ends.
 type stream struct {
 	io.ReadCloser
-	b    *Blob
 	stop context.CancelFunc
 }
 
@@ -223,19 +221,12 @@ func (b *Blob) openSource() (*stream, error) {
 		case <-ctx.Done():
 		}
 	}()
-	b.stats.requests.Add(1)
 	r, err := b.src.Open(ctx)
 	if err != nil {
 		stop()
 		return nil, short(err)
 	}
-	return &stream{r, b, stop}, nil
-}
-
-func (s *stream) Read(p []byte) (int, error) {
-	n, err := s.ReadCloser.Read(p)
-	s.b.stats.fetched.Add(int64(n))
-	return n, err
+	return &stream{r, stop}, nil
 }
 
 // ReadFull fills p. The error is io.EOF only if nothing was read.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"sync"
@@ -105,6 +106,50 @@ func TestCloseEndsAStream(t *testing.T) {
 		t.Errorf("a read of bytes that never came: %v", err)
 	}
 }
+
+// A source that stalls lets go only when it is closed, before the Blob is.
+func TestCloseAfterTheSourceEndsItsFetches(t *testing.T) {
+	for name, rangeless := range map[string]bool{"a range": false, "a stream": true} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t)
+			s := h.blob(3 << 20)
+			fetching, closed := make(chan struct{}), make(chan struct{})
+			begin := sync.OnceFunc(func() { close(fetching) })
+			stall := func() error {
+				begin()
+				<-closed
+				return fs.ErrClosed
+			}
+			s.rangeless = rangeless
+			s.before = func(piece) error { return stall() }
+			s.stream = func(context.Context) io.Reader { return readerFunc(func([]byte) (int, error) { return 0, stall() }) }
+			b := h.open(h.Cache, s)
+			b.rangeless.Store(rangeless)
+			failed := make(chan error)
+			for range 3 {
+				go func() {
+					_, err := b.ReadAt(make([]byte, 100), 1000)
+					failed <- err
+				}()
+			}
+			<-fetching
+			close(closed)
+			must(t, b.Close())
+			for range 3 {
+				if err := <-failed; !errors.Is(err, fs.ErrClosed) {
+					t.Errorf("a read: %v", err)
+				}
+			}
+			if n := h.log.count("\n"); n != 0 {
+				t.Errorf("%d log lines, want none", n)
+			}
+		})
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // A stalled reader gives nothing until its context ends.
 type stalled struct{ ctx context.Context }

@@ -84,9 +84,11 @@ func (t *Temp) Write(p []byte) (int, error) {
 	return n, t.writeErr
 }
 
-// Commit syncs the file, gives it its name, replacing what had it, and syncs
-// the directory. When it fails nothing is left. A process that has the file
-// open which was replaced goes on with that.
+// Commit gives the file its name, replacing what had it. When it fails nothing
+// is left. A process that has the file open which was replaced goes on with
+// that. The file is synced before, and the directory afterwards, but not those
+// of a blob: a power failure may leave it torn, which is damage that the
+// digests of its spans tell, and less dear than a sync of every layer.
 func (t *Temp) Commit() error {
 	if t.f == nil {
 		return fmt.Errorf("cache: commit %s: %w", t.name, os.ErrClosed)
@@ -96,7 +98,10 @@ func (t *Temp) Commit() error {
 	}
 	f := t.f
 	t.f = nil
-	err := t.c.syncDir(path.Dir(t.name))
+	var err error
+	if !t.blob {
+		err = t.c.syncDir(path.Dir(t.name))
+	}
 	if err := errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("cache: commit %s: %w", t.name, err)
 	}
@@ -111,8 +116,7 @@ func (t *Temp) publish() error {
 		if err := sealBlob(t.f, t.size); err != nil {
 			return err
 		}
-	}
-	if err := t.f.Sync(); err != nil {
+	} else if err := t.c.sync(t.f); err != nil {
 		return err
 	}
 	return t.c.root.Rename(t.temp, t.name)
@@ -148,7 +152,7 @@ func (c *Cache) syncDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Sync(), f.Close())
+	return errors.Join(c.sync(f), f.Close())
 }
 
 // sweep removes the files in tempDir and lockDir that nobody holds a lock of.
