@@ -51,7 +51,7 @@ func (w *Want) check() error {
 			continue
 		}
 		if err := d.Validate(); err != nil {
-			return fmt.Errorf("digest %q: %w", d, err)
+			return fmt.Errorf("digest %s: %w", quote(d.String()), err)
 		}
 	}
 	return nil

@@ -2,7 +2,6 @@ package index
 
 import (
 	"bytes"
-	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -14,12 +13,15 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
+
+	img "imgfs/internal/testimage"
 )
 
-// bigTar is a tar of several spans, some of whose content compresses well and some not at all.
-func bigTar(r *rand.Rand, size int) []byte {
-	var b []byte
-	for i := 0; len(b) < size; i++ {
+// bigFiles are files for several spans, some of whose content compresses well and some not at all.
+func bigFiles(size int) []img.Entry {
+	r := rand.New(rand.NewPCG(3, 4))
+	var files []img.Entry
+	for i := 0; size > 0; i++ {
 		c := make([]byte, r.IntN(300<<10))
 		if i%2 == 0 {
 			for j := range c {
@@ -30,76 +32,52 @@ func bigTar(r *rand.Rand, size int) []byte {
 				c[j] = "the quick brown fox"[(j*j>>7+r.IntN(3))%19]
 			}
 		}
-		b = append(b, file(fmt.Sprintf("dir/file%d", i), string(c))...)
+		files = append(files, img.File(fmt.Sprintf("dir/file%d", i), string(c)))
+		size -= len(c)
 	}
-	return append(b, endOfTar...)
+	return files
 }
 
-// members compresses pieces of b, each into a member of its own, with empty members between them.
-func members(t testing.TB, b []byte, size int) []byte {
+// A sample is a tar and a blob that holds it.
+type sample struct{ tar, blob []byte }
+
+var theSamples map[string]sample // made once: it takes a while
+
+// samples are layers of several spans in all the forms that blobs come in, by their names.
+func samples(t testing.TB) map[string]sample {
 	t.Helper()
-	var out []byte
-	for len(b) > 0 {
-		n := min(size, len(b))
-		out = append(out, gz(t, b[:n], 6)...)
-		out = append(out, gz(t, nil, 6)...)
-		b = b[n:]
+	if theSamples != nil {
+		return theSamples
 	}
-	return out
+	files := bigFiles(3 << 20)
+	b := append(img.Tar(files...), "bytes after the end"...)
+	nothing := img.Gzip(nil)
+	theSamples = map[string]sample{
+		"tar":           {b, b},
+		"GNU gzip":      {b, pipe(t, b, "gzip", "-9")},
+		"nothing first": {b, append(bytes.Repeat(nothing, 5<<18/len(nothing)), img.Gzip(b)...)},
+		"many zeros":    {b, append(img.Gzip(b), make([]byte, maxPending+1<<20)...)},
+	}
+	for _, shape := range img.GzipShapes() {
+		theSamples[shape.Name] = sample{b, shape.Write(b)}
+	}
+	blob, tar := img.EStargz(files...)
+	theSamples["eStargz"] = sample{tar, blob}
+	return theSamples
 }
 
-// named compresses with all that a member's header can have.
-func named(t testing.TB, b []byte) []byte {
+// gzipSample is a layer as most are.
+func gzipSample(t testing.TB) sample {
 	t.Helper()
-	var out bytes.Buffer
-	w := gzip.NewWriter(&out)
-	w.Name, w.Comment, w.Extra = "layer.tar", "no comment", []byte("extra")
-	_, err := w.Write(b)
-	check(t, err)
-	check(t, w.Close())
-	return out.Bytes()
-}
-
-// A corpus is a tar and blobs that hold it.
-type corpus struct {
-	tar   []byte
-	blobs map[string][]byte
-}
-
-var theCorpus corpus // made once: it takes a while
-
-// shapes gives one tar in all the forms that blobs come in.
-func shapes(t testing.TB) *corpus {
-	t.Helper()
-	c := &theCorpus
-	if c.blobs != nil {
-		return c
-	}
-	b := join(bigTar(rand.New(rand.NewPCG(3, 4)), 3<<20), []byte("bytes after the end"))
-	c.tar = b
-	c.blobs = map[string][]byte{
-		"tar":            b,
-		"gzip -1":        gz(t, b, 1),
-		"gzip -6":        gz(t, b, 6),
-		"stored":         gz(t, b, 0),
-		"huffman only":   gz(t, b, gzip.HuffmanOnly),
-		"header fields":  named(t, b),
-		"small members":  members(t, b, 10000),
-		"big members":    members(t, b, 3<<20),
-		"nothing first":  append(bytes.Repeat(gz(t, nil, 6), 5<<18/len(gz(t, nil, 6))), gz(t, b, 6)...),
-		"trailing zeros": append(gz(t, b, 6), make([]byte, maxPending+1<<20)...),
-		"GNU gzip":       pipe(t, b, "gzip", "-9"),
-	}
-	return c
+	return samples(t)["one member"]
 }
 
 func TestIndexTellsWhatIsInTheBlob(t *testing.T) {
-	c := shapes(t)
-	b := c.tar
-	want, err := walk(t, b)
-	check(t, err)
-	for name, blob := range c.blobs {
+	for name, s := range samples(t) {
 		t.Run(name, func(t *testing.T) {
+			b, blob := s.tar, s.blob
+			want, err := walk(t, b)
+			check(t, err)
 			x := mustOpen(t, mustBuild(t, blob))
 			if x.Blob() != digest.FromBytes(blob) || x.Size() != int64(len(blob)) {
 				t.Errorf("blob %s of %d bytes", x.Blob(), x.Size())
@@ -126,7 +104,8 @@ func TestIndexTellsWhatIsInTheBlob(t *testing.T) {
 }
 
 func TestBuildGivesTheSameBytesHoweverTheBlobArrives(t *testing.T) {
-	for name, blob := range shapes(t).blobs {
+	for name, s := range samples(t) {
+		blob := s.blob
 		want := mustBuild(t, blob)
 		for _, r := range []io.Reader{
 			iotest.HalfReader(bytes.NewReader(blob)),
@@ -149,8 +128,8 @@ func TestAnEmptyBlobIsAnEmptyTar(t *testing.T) {
 }
 
 func TestSHA512NamesLayersToo(t *testing.T) {
-	b := join(file("f", "x"), endOfTar)
-	blob := gz(t, b, 6)
+	b := img.Tar(img.File("f", "x"))
+	blob := img.Gzip(b)
 	want := Want{digest.SHA512.FromBytes(blob), -1, digest.SHA512.FromBytes(b)}
 	var out bytes.Buffer
 	check(t, Build(bytes.NewReader(blob), want, &out))
@@ -160,7 +139,7 @@ func TestSHA512NamesLayersToo(t *testing.T) {
 }
 
 func TestWhatIsNotKnownIsFoundOut(t *testing.T) {
-	b := join(file("f", "x"), endOfTar)
+	b := img.Tar(img.File("f", "x"))
 	var out bytes.Buffer
 	check(t, Build(bytes.NewReader(b), Want{Size: -1}, &out))
 	if x := mustOpen(t, out.Bytes()); x.Blob() != digest.FromBytes(b) || x.Size() != int64(len(b)) {
@@ -169,11 +148,12 @@ func TestWhatIsNotKnownIsFoundOut(t *testing.T) {
 }
 
 func TestAMismatchSaysWhatWasExpectedAndFound(t *testing.T) {
-	b := join(file("f", "x"), endOfTar)
-	blob := gz(t, b, 6)
+	b := img.Tar(img.File("f", "x"))
+	blob := img.Gzip(b)
 	other := digest.FromString("other")
 	damaged := bytes.Clone(blob)
 	damaged[30] ^= 1
+	late := append(append(bytes.Clone(blob), make([]byte, maxPending)...), 1)
 	n := int64(len(blob))
 	tests := []struct {
 		name string
@@ -187,6 +167,7 @@ func TestAMismatchSaysWhatWasExpectedAndFound(t *testing.T) {
 		{"too long", blob, Want{wantOf(blob).Blob, n - 1, ""}, MismatchError{wantOf(blob).Blob, "size", fmt.Sprint(n - 1), fmt.Sprintf("over %d", n-1)}},
 		{"cut short", blob[:n-9], wantOf(blob), MismatchError{wantOf(blob).Blob, "size", fmt.Sprint(n), fmt.Sprint(n - 9)}},
 		{"damaged", damaged, wantOf(blob), MismatchError{wantOf(blob).Blob, "digest", wantOf(blob).Blob.String(), digest.FromBytes(damaged).String()}},
+		{"garbage after more zeros than are kept", late, Want{other, -1, ""}, MismatchError{other, "digest", other.String(), digest.FromBytes(late).String()}},
 		{"not a tar", []byte("<html>error</html>"), Want{other, -1, ""}, MismatchError{other, "digest", other.String(), digest.FromString("<html>error</html>").String()}},
 		{"zstd, and another digest", []byte("\x28\xb5\x2f\xfd"), Want{other, -1, ""}, MismatchError{other, "digest", other.String(), digest.FromString("\x28\xb5\x2f\xfd").String()}},
 	}
@@ -207,7 +188,7 @@ func TestAMismatchSaysWhatWasExpectedAndFound(t *testing.T) {
 }
 
 func TestMalformedBlobsAreRefused(t *testing.T) {
-	b := gz(t, join(file("f", "x"), endOfTar), 6)
+	b := img.Gzip(img.Tar(img.File("f", "x")))
 	crc := bytes.Clone(b)
 	crc[len(crc)-8] ^= 1
 	size := bytes.Clone(b)
@@ -223,7 +204,7 @@ func TestMalformedBlobsAreRefused(t *testing.T) {
 		{"garbage after the end", append(bytes.Clone(b), "garbage"...), ErrMalformed},
 		{"garbage after zeros", append(append(bytes.Clone(b), make([]byte, 10<<20)...), 1), ErrMalformed},
 		{"header alone", b[:10], ErrMalformed},
-		{"no tar inside", gz(t, bytes.Repeat([]byte("text"), 1000), 6), ErrMalformed},
+		{"no tar inside", img.Gzip(bytes.Repeat([]byte("text"), 1000)), ErrMalformed},
 		{"zstd", []byte("\x28\xb5\x2f\xfd and more"), ErrUnsupported},
 		{"zstd after a skippable frame", []byte("\x5a\x2a\x4d\x18\x00\x00\x00\x00"), ErrUnsupported},
 	}
@@ -238,7 +219,7 @@ func TestMalformedBlobsAreRefused(t *testing.T) {
 }
 
 func TestBuildFailsWithWhatTheReaderAndTheWriterFailWith(t *testing.T) {
-	blob := gz(t, bigTar(rand.New(rand.NewPCG(7, 8)), 3<<20), 6)
+	blob := gzipSample(t).blob
 	for _, n := range []int{0, 2, 10, 1000, 1 << 20, len(blob)} {
 		for _, broken := range []error{errors.New("broken"), io.ErrUnexpectedEOF} {
 			err := Build(failing(blob[:n], broken), wantOf(blob), io.Discard)

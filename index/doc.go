@@ -33,7 +33,8 @@
 //     it; umoci refuses the layer.)
 //   - A PAX header, a long name and a sparse map are at most 1 MiB long.
 //
-// Beyond what archive/tar does, these are refused: ids over [MaxID], sizes below zero, names over [MaxPath], NULs in
+// Beyond what archive/tar does, these are refused: ids over [MaxID], sizes below zero, names over [MaxName], NULs in
 // any name, device numbers over 32 bits, and attributes that Linux can't hold. These are understood: LIBARCHIVE.xattr
-// records, and SCHILY.devmajor and SCHILY.devminor.
+// records (those that can't be decoded, or that Linux can't hold, are ignored, as containerd ignores all), and
+// SCHILY.devmajor and SCHILY.devminor.
 package index

@@ -95,8 +95,8 @@ func (d *entryDecoder) entry(e *Entry) {
 	}
 	e.Type = d.s[d.i]
 	d.i++
-	e.Name = d.string(MaxPath)
-	e.Linkname = d.string(MaxPath)
+	e.Name = d.string(MaxName)
+	e.Linkname = d.string(MaxName)
 	e.Mode = uint32(d.uint(0o7777))
 	e.UID = uint32(d.uint(MaxID))
 	e.GID = uint32(d.uint(MaxID))

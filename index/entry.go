@@ -13,8 +13,9 @@ const (
 	typeCont     = '7' // contiguous file: regular
 )
 
-// MaxPath bounds the names of entries and the targets of links, in bytes: PATH_MAX of Linux.
-const MaxPath = 4096
+// MaxName bounds the names of entries and the targets of links, in bytes. It is well over what Linux takes (PATH_MAX,
+// 4096), since a name may be short once it is cleaned: "././././a".
+const MaxName = 64 << 10
 
 // MaxID is the largest user or group id: 2^32-1 means "leave it alone" to chown(2).
 const MaxID = 1<<32 - 2
@@ -23,7 +24,7 @@ const MaxID = 1<<32 - 2
 // perhaps with "..", never with a NUL.
 type Entry struct {
 	Name     string
-	Linkname string
+	Linkname string // of TypeLink and TypeSymlink: what it is to
 	// Type is the tar type flag. A NUL and '7' have become TypeRegular (or TypeDir, for the NUL of
 	// a name that ends with a slash); flags that are unknown are kept.
 	Type      byte

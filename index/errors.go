@@ -3,6 +3,7 @@ package index
 import (
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -40,10 +41,21 @@ type EntryError struct {
 }
 
 func (e *EntryError) Error() string {
-	return fmt.Sprintf("%s: entry %q: %v", layerName(e.Blob), e.Entry, e.Err)
+	return fmt.Sprintf("%s: entry %s: %v", layerName(e.Blob), quote(e.Entry), e.Err)
 }
 
 func (e *EntryError) Unwrap() error { return e.Err }
+
+// maxQuoted is how much of a name or a value is shown in an error, in bytes.
+const maxQuoted = 300
+
+// quote makes text out of a layer fit to be printed: a blob of 1 KiB can hold a name of 1 MiB.
+func quote(s string) string {
+	if len(s) > maxQuoted {
+		return strconv.Quote(s[:maxQuoted]) + "…"
+	}
+	return strconv.Quote(s)
+}
 
 // layerName is how errors speak of a layer.
 func layerName(blob digest.Digest) string {

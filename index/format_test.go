@@ -6,27 +6,29 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"imgfs/index/inflate"
+	img "imgfs/internal/testimage"
 )
 
 // smallLayer is a tar with all that entries can have, and a gzip of it with several spans, small as it is.
 func smallLayer(t testing.TB) (tar, blob []byte) {
 	t.Helper()
-	tar = join(
-		rawHeader{name: "dir/", typ: '5', mode: "0001777"}.block(),
-		pax(paxXattr+"user.a", "value", paxMtime, "-7.5", paxUID, "4294967294"), file("dir/file", "content"),
-		rawHeader{name: "link", link: "dir/file", typ: '2'}.block(),
-		rawHeader{name: "device", typ: '3', major: "0000005", minor: "0000001"}.block(),
-		sparse1("10", "2\n1\n2\n5\n3\n", "abcde"),
-		file("zeros", strings.Repeat("\x00", 4<<20)),
-		endOfTar,
+	tar = img.Tar(
+		img.Dir("dir/", img.Mode(0o1777)),
+		img.File("dir/file", "content", img.Xattr("user.a", "value"), img.Mtime(time.Unix(-8, 5e8)), img.Owner(MaxID, 0)),
+		img.Symlink("link", "dir/file"),
+		img.Char("device", 5, 1),
+		img.SparsePAX10("sparse", 10, []img.Segment{{Offset: 1, Data: "ab"}, {Offset: 5, Data: "cde"}}),
+		img.File("zeros", zeros(4<<20)),
 	)
-	return tar, gz(t, tar, 9)
+	return tar, img.Gzip(tar)
 }
 
 func TestAnyChangedByteOfAnIndexIsNoticed(t *testing.T) {
@@ -111,22 +113,39 @@ func TestImpossibleTablesAreRefused(t *testing.T) {
 	x := mustOpen(t, mustBuild(t, blob))
 	body := x.t.spans[len(x.t.spans)-1].state.off + 1<<20
 	tests := map[string]func(x *table){
-		"format":                       func(x *table) { x.format = "rar" },
-		"blob digest":                  func(x *table) { x.blob = "sha256:1" },
-		"diff ID":                      func(x *table) { x.diffID = "" },
-		"size":                         func(x *table) { x.size = -1 },
-		"huge size":                    func(x *table) { x.size = 1 << 62 },
-		"tar size":                     func(x *table) { x.tarSize = -1 },
-		"tar size over the spans'":     func(x *table) { x.tarSize += maxSpan },
-		"end past the blob":            func(x *table) { x.end = x.size + 1 },
-		"end before the last span":     func(x *table) { x.end = 1 },
-		"number of entries":            func(x *table) { x.entries++ },
-		"piece before the body":        func(x *table) { x.pieces[0].off = headSize - 1 },
-		"piece after the body":         func(x *table) { x.pieces[0].off = 1 << 62 },
-		"piece over the end":           func(x *table) { x.pieces[0].len = 1 << 31 },
-		"huge piece":                   func(x *table) { x.pieces[0].raw = maxPiece + 1 },
-		"piece of nothing":             func(x *table) { x.pieces[0].len = 0 },
-		"more entries than fit":        func(x *table) { x.pieces[0].count = 1 << 20; x.entries = 1 << 20 },
+		"format":                   func(x *table) { x.format = "rar" },
+		"blob digest":              func(x *table) { x.blob = "sha256:1" },
+		"diff ID":                  func(x *table) { x.diffID = "" },
+		"size":                     func(x *table) { x.size = -1 },
+		"huge size":                func(x *table) { x.size = 1 << 60 },
+		"tar size":                 func(x *table) { x.tarSize = -1 },
+		"tar size over the spans'": func(x *table) { x.tarSize += maxSpan },
+		"end past the blob":        func(x *table) { x.end = x.size + 1 },
+		"end before the last span": func(x *table) { x.end = 1 },
+		"number of entries":        func(x *table) { x.entries++ },
+		"piece before the body":    func(x *table) { x.pieces[0].off = headSize - 1 },
+		"piece after the body":     func(x *table) { x.pieces[0].off = 1 << 62 },
+		"piece over the end":       func(x *table) { x.pieces[0].len = 1 << 31 },
+		"huge piece":               func(x *table) { x.pieces[0].raw = maxPiece + 1 },
+		"piece of nothing":         func(x *table) { x.pieces[0].len = 0 },
+		"more entries than fit":    func(x *table) { n := x.pieces[0].raw/minEntry + 1; x.pieces[0].count, x.entries = n, int(n) },
+		"more entries than a piece has": func(x *table) {
+			x.pieces[0].count, x.pieces[0].raw, x.entries = maxPieceEntries+1, maxPiece, maxPieceEntries+1
+		},
+		"piece twice": func(x *table) { x.pieces = append(x.pieces, x.pieces[0]); x.entries *= 2 },
+		"piece over the one before": func(x *table) {
+			p := x.pieces[0]
+			p.off += int64(p.len) - 1
+			x.pieces = append(x.pieces, p)
+			x.entries *= 2
+		},
+		"piece before the one before": func(x *table) {
+			p := x.pieces[0]
+			p.off = headSize
+			p.len = 10
+			x.pieces = append(x.pieces, p)
+			x.entries *= 2
+		},
 		"no spans":                     func(x *table) { x.spans = nil },
 		"first span not at the start":  func(x *table) { x.spans[0].in = 8 },
 		"first byte not at the start":  func(x *table) { x.spans[0].out = 1 },
@@ -180,7 +199,7 @@ func TestStatesSurviveTheirEncoding(t *testing.T) {
 
 // seal makes an index of a body and a table.
 func seal(body, table []byte) []byte {
-	return join(head(), body, table, trailer(table))
+	return slices.Concat(head(), body, table, trailer(table))
 }
 
 func TestADamagedPieceIsToldWhateverItsDigestSays(t *testing.T) {
@@ -275,12 +294,11 @@ func TestEntriesMayStopEarly(t *testing.T) {
 }
 
 func TestManyEntriesComeInPieces(t *testing.T) {
-	var parts [][]byte
+	var files []img.Entry
 	for i := range 3*maxPieceEntries + 1 {
-		parts = append(parts, file(fmt.Sprint(i), ""))
+		files = append(files, img.File(fmt.Sprint(i), ""))
 	}
-	b := join(parts...)
-	x := mustOpen(t, mustBuild(t, b))
+	x := mustOpen(t, mustBuild(t, tarOf(files...)))
 	if len(x.t.pieces) < 4 {
 		t.Errorf("%d pieces", len(x.t.pieces))
 	}
@@ -292,7 +310,7 @@ func TestManyEntriesComeInPieces(t *testing.T) {
 		}
 		i++
 	}
-	if i != len(parts) {
+	if i != len(files) {
 		t.Errorf("%d entries", i)
 	}
 }
@@ -304,7 +322,7 @@ func TestTheLargestEntryFitsIntoAPiece(t *testing.T) {
 		fmt.Fprintf(&sparseMap, "%d\n1\n", 2*count)
 		content.WriteByte('x')
 	}
-	b := sparse1(fmt.Sprint(4*count), fmt.Sprintf("%d\n%s", count, sparseMap.String()), content.String())
+	b := tarOf(sparse1(fmt.Sprint(4*count), fmt.Sprintf("%d\n%s", count, sparseMap.String()), content.String()))
 	list, err := entriesOf(mustOpen(t, mustBuild(t, b)))
 	check(t, err)
 	if len(list) != 1 || len(list[0].Extents) != count {
@@ -321,7 +339,7 @@ func FuzzIndex(f *testing.F) {
 	f.Add(body, table)
 	f.Add(good, []byte{})
 	f.Add([]byte{}, table)
-	plain := mustBuild(f, join(file("f", "x"), endOfTar))
+	plain := mustBuild(f, img.Tar(img.File("f", "x")))
 	f.Add(plain[:100], plain[100:])
 	f.Fuzz(func(t *testing.T, body, table []byte) {
 		useIndex(t, body)
@@ -386,10 +404,11 @@ func FuzzTar(f *testing.F) {
 			f.Add(b)
 		}
 	}
-	f.Add(sparse1("10", "2\n1\n2\n5\n3\n", "abcde"))
-	f.Add(sparse01("10", "2", "1,2,5,3", "abcde"))
-	f.Add(sparseOld(oldTail(1, "12", "1", "2", "5", "3"), "abcde"))
-	f.Add(join(pax(paxPath, "a", paxMtime, "-1.5", paxXattr+"a", "b", paxXattrArchive+"c", "aGk"), file("f", "x")))
+	segments := []img.Segment{{Offset: 0, Data: "a"}, {Offset: 2, Data: "b"}, {Offset: 4, Data: "c"}, {Offset: 6, Data: "d"}, {Offset: 8, Data: "ef"}}
+	f.Add(tarOf(img.SparsePAX10("sparse", 10, segments)))
+	f.Add(tarOf(img.SparsePAX01("sparse", 10, segments)))
+	f.Add(tarOf(img.SparseGNU("sparse", 10, segments)))
+	f.Add(tarOf(img.File("a", "x", img.Mtime(time.Unix(-2, 5e8)), img.Xattr("a", "b"), img.LibarchiveXattr("c", "hi"))))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		// Changed headers have wrong checksums, and would end it all: mend them.
 		for i := 0; i+blockSize <= len(b); i += blockSize {

@@ -49,12 +49,12 @@ func (in *intake) Read(p []byte) (int, error) {
 		found := fmt.Sprintf("over %d", in.want.Size)
 		err = &MismatchError{in.want.Blob, "size", fmt.Sprint(in.want.Size), found}
 	}
+	in.err = err
 	if in.pending != nil && (err == nil || err == io.EOF) {
 		if e := in.pending.add(p[:n]); e != nil {
-			err = e
+			return n, e // not kept: the blob can be read on, to be verified
 		}
 	}
-	in.err = err
 	return n, err
 }
 

@@ -31,10 +31,16 @@ type Memory interface {
 	Use(blob digest.Digest, span, size int, fill func(dst []byte) error, use func(data []byte)) error
 }
 
-// maxFetch bounds the compressed bytes that are fetched at once, but for a single span.
-const maxFetch = 4 << 20
+// maxFetch bounds the compressed bytes that are fetched at once. A span is not larger.
+const maxFetch = maxSpan
+
+// maxKept bounds the memory for compressed bytes that an idle request keeps.
+const maxKept = 2 * spanSize
 
 // A Reader reads a layer's tar at random. It is safe for concurrent use.
+//
+// A read that has to decode takes memory besides that of its Memory: up to 4 MiB for what it fetches, and up to half a
+// MiB to decode it. Of that some 2 MiB at most are kept for reads to come, until the garbage collector wants them.
 type Reader struct {
 	x       *Index
 	blob    Blob
@@ -70,8 +76,7 @@ func (r *Reader) ReadAt(p []byte, off int64) (int, error) {
 	}
 	q := r.pool.Get().(*request)
 	n, err := q.read(p, off)
-	q.p = nil // it is the caller's
-	r.pool.Put(q)
+	q.release()
 	if err != nil {
 		return n, err
 	}
@@ -97,6 +102,15 @@ func newRequest(r *Reader) *request {
 	q := &request{r: r}
 	q.fill, q.use = q.decode, q.copy
 	return q
+}
+
+// release puts a request back, without the caller's bytes and without more memory of its own than may be kept.
+func (q *request) release() {
+	q.p = nil
+	if cap(q.buf) > maxKept {
+		q.buf = nil
+	}
+	q.r.pool.Put(q)
 }
 
 func (q *request) read(p []byte, off int64) (int, error) {

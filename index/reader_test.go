@@ -11,6 +11,8 @@ import (
 	"testing/iotest"
 
 	"github.com/opencontainers/go-digest"
+
+	img "imgfs/internal/testimage"
 )
 
 // A memory keeps some decoded spans, and is as simple as that can be.
@@ -99,11 +101,10 @@ func readerOf(t testing.TB, data []byte, m Memory) (*Reader, *blob) {
 }
 
 func TestReadsGiveTheTar(t *testing.T) {
-	c := shapes(t)
 	r := rand.New(rand.NewPCG(9, 10))
-	for name, data := range c.blobs {
+	for name, c := range samples(t) {
 		t.Run(name, func(t *testing.T) {
-			z, _ := readerOf(t, data, newMemory(2))
+			z, _ := readerOf(t, c.blob, newMemory(2))
 			all, err := io.ReadAll(io.NewSectionReader(z, 0, 1<<40))
 			check(t, err)
 			if !bytes.Equal(all, c.tar) {
@@ -130,8 +131,8 @@ func readRandomly(t *testing.T, z *Reader, tar []byte, r *rand.Rand) {
 }
 
 func TestReaderKeepsTheContractOfReaderAt(t *testing.T) {
-	b := join(file("f", "content"), endOfTar)
-	z, _ := readerOf(t, gz(t, b, 6), newMemory(1))
+	b := img.Tar(img.File("f", "content"))
+	z, _ := readerOf(t, img.Gzip(b), newMemory(1))
 	check(t, iotest.TestReader(io.NewSectionReader(z, 0, int64(len(b))), b))
 	for _, test := range []struct {
 		off  int64
@@ -157,8 +158,8 @@ func TestReaderKeepsTheContractOfReaderAt(t *testing.T) {
 }
 
 func TestNeighbouringSpansAreFetchedAtOnce(t *testing.T) {
-	c := shapes(t)
-	z, b := readerOf(t, c.blobs["gzip -6"], newMemory(100))
+	c := gzipSample(t)
+	z, b := readerOf(t, c.blob, newMemory(100))
 	_, err := z.ReadAt(make([]byte, 2<<20), 100)
 	check(t, err)
 	if len(b.reads) != 1 {
@@ -175,8 +176,8 @@ func TestNeighbouringSpansAreFetchedAtOnce(t *testing.T) {
 }
 
 func TestASpanInMemoryIsNotFetched(t *testing.T) {
-	c := shapes(t)
-	z, b := readerOf(t, c.blobs["gzip -6"], newMemory(100))
+	c := gzipSample(t)
+	z, b := readerOf(t, c.blob, newMemory(100))
 	second := z.x.t.out(1)
 	_, err := z.ReadAt(make([]byte, 1), second.off)
 	check(t, err)
@@ -189,11 +190,10 @@ func TestASpanInMemoryIsNotFetched(t *testing.T) {
 }
 
 func TestADamagedBlobIsDiscardedAndReadAgain(t *testing.T) {
-	c := shapes(t)
-	for name, data := range c.blobs {
+	for name, c := range samples(t) {
 		t.Run(name, func(t *testing.T) {
-			z, b := readerOf(t, data, newMemory(1))
-			b.good = data
+			z, b := readerOf(t, c.blob, newMemory(1))
+			b.good = c.blob
 			in := z.x.t.in(z.x.t.find(2 << 20))
 			b.bytes[in.off+in.n/2] ^= 0x10
 			got := make([]byte, len(c.tar))
@@ -210,8 +210,8 @@ func TestADamagedBlobIsDiscardedAndReadAgain(t *testing.T) {
 }
 
 func TestADamagedBlobThatStaysSoGivesAnError(t *testing.T) {
-	c := shapes(t)
-	z, b := readerOf(t, c.blobs["gzip -6"], newMemory(1))
+	c := gzipSample(t)
+	z, b := readerOf(t, c.blob, newMemory(1))
 	in, out := z.x.t.in(1), z.x.t.out(1)
 	b.bytes[in.off+in.n/2] ^= 0x10
 	got := make([]byte, len(c.tar))
@@ -232,8 +232,8 @@ func TestADamagedBlobThatStaysSoGivesAnError(t *testing.T) {
 }
 
 func TestABlobThatFailsOrEndsGivesAnError(t *testing.T) {
-	c := shapes(t)
-	z, b := readerOf(t, c.blobs["gzip -6"], newMemory(1))
+	c := gzipSample(t)
+	z, b := readerOf(t, c.blob, newMemory(1))
 	b.err = errors.New("network is down")
 	if n, err := z.ReadAt(make([]byte, 100), 0); n != 0 || !errors.Is(err, b.err) {
 		t.Errorf("%d, %v", n, err)
@@ -245,8 +245,8 @@ func TestABlobThatFailsOrEndsGivesAnError(t *testing.T) {
 }
 
 func TestReadersMayWorkAtOnce(t *testing.T) {
-	c := shapes(t)
-	z, _ := readerOf(t, c.blobs["small members"], newMemory(2))
+	c := samples(t)["many members"]
+	z, _ := readerOf(t, c.blob, newMemory(2))
 	var wg sync.WaitGroup
 	for i := range uint64(4) {
 		wg.Go(func() {
@@ -264,7 +264,7 @@ func TestReadersMayWorkAtOnce(t *testing.T) {
 }
 
 func TestAReadFromMemoryAllocatesNothing(t *testing.T) {
-	z, _ := readerOf(t, gz(t, join(file("f", "content"), endOfTar), 6), newMemory(1))
+	z, _ := readerOf(t, img.Gzip(img.Tar(img.File("f", "content"))), newMemory(1))
 	p := make([]byte, 100)
 	n := testing.AllocsPerRun(1000, func() {
 		if _, err := z.ReadAt(p, 0); err != nil {
@@ -273,5 +273,23 @@ func TestAReadFromMemoryAllocatesNothing(t *testing.T) {
 	})
 	if n > 0.5 { // a collection may empty the pool
 		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestAnIdleReaderKeepsLittleMemory(t *testing.T) {
+	z, _ := readerOf(t, gzipSample(t).blob, newMemory(0))
+	q := newRequest(z)
+	for _, test := range []struct {
+		n    int
+		kept bool
+	}{{100, true}, {3 << 20, false}} {
+		_, err := q.read(make([]byte, test.n), 0)
+		check(t, err)
+		if cap(q.buf) == 0 || cap(q.buf) <= maxKept != test.kept {
+			t.Fatalf("a read of %d bytes takes %d", test.n, cap(q.buf))
+		}
+		if q.release(); cap(q.buf) > 0 != test.kept || q.p != nil {
+			t.Errorf("after a read of %d bytes, %d are kept", test.n, cap(q.buf))
+		}
 	}
 }

@@ -122,14 +122,16 @@ func (t *table) check(body, entries int64) error {
 	if t.blob.Validate() != nil || t.diffID.Validate() != nil || codecs[t.format] == nil {
 		return fmt.Errorf("%w: identity", errTable)
 	}
-	if t.size < 0 || t.tarSize < 0 || t.end < 0 || t.end > t.size || t.size > 1<<60 {
+	if t.size < 0 || t.tarSize < 0 || t.end < 0 || t.end > t.size || t.size >= 1<<60 { // so that its bits can be counted
 		return fmt.Errorf("%w: sizes", errTable)
 	}
+	end := int64(0) // of the piece before
 	for i := range t.pieces {
 		p := &t.pieces[i]
-		if !p.within(body, maxPiece) || p.count == 0 || p.count > p.raw/minEntry {
+		if p.off < end || !p.within(body, maxPiece) || p.count == 0 || p.count > min(maxPieceEntries, p.raw/minEntry) {
 			return fmt.Errorf("%w: entries", errTable)
 		}
+		end = p.off + int64(p.len)
 		entries -= int64(p.count)
 	}
 	if entries != 0 {

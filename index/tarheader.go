@@ -37,6 +37,8 @@ type header struct {
 	major, minor   int64
 }
 
+func (h *header) isLink() bool { return h.typ == TypeLink || h.typ == TypeSymlink }
+
 // contentless tells whether entries of a type have no content, whatever their size says.
 func contentless(typ byte) bool { return typ >= TypeLink && typ <= TypeFIFO }
 

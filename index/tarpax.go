@@ -1,6 +1,7 @@
 package index
 
 import (
+	"cmp"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -112,7 +113,7 @@ func (m records) apply(h *header) error {
 			continue
 		}
 		if err := h.set(key, value); err != nil {
-			return fmt.Errorf("PAX %s %q: %w", key, value, err)
+			return fmt.Errorf("PAX %s %s: %w", key, quote(value), err)
 		}
 	}
 	return nil
@@ -144,7 +145,7 @@ func (h *header) set(key, value string) (err error) {
 }
 
 // xattrs are the attributes among the records, sorted by name. Where an attribute is there in both forms, SCHILY's
-// counts.
+// counts. LIBARCHIVE's can't spoil a layer, since containerd doesn't look at them.
 func (m records) xattrs() ([]Xattr, error) {
 	var list []Xattr
 	for key, value := range m {
@@ -152,28 +153,25 @@ func (m records) xattrs() ([]Xattr, error) {
 			list = append(list, Xattr{name, value})
 		} else if name, ok := strings.CutPrefix(key, paxXattrArchive); ok {
 			x, err := decodeXattr(name, value)
-			if err != nil {
-				return nil, fmt.Errorf("PAX %s: %w", key, err)
-			}
-			if _, ok := m[paxXattr+x.Name]; !ok {
+			if _, both := m[paxXattr+x.Name]; err == nil && !both {
 				list = append(list, x)
 			}
 		}
 	}
-	slices.SortFunc(list, func(a, b Xattr) int { return strings.Compare(a.Name, b.Name) })
-	for i, x := range list {
+	slices.SortFunc(list, func(a, b Xattr) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Value, b.Value))
+	})
+	for _, x := range list {
 		if err := checkXattr(x); err != nil {
 			return nil, err
 		}
-		if i > 0 && x.Name == list[i-1].Name { // two spellings of one name, by percent signs
-			return nil, fmt.Errorf("attribute %q twice", x.Name)
-		}
 	}
-	return list, nil
+	// LIBARCHIVE's names have several spellings, by percent signs: of two values the same one counts each time.
+	return slices.CompactFunc(list, func(a, b Xattr) bool { return a.Name == b.Name }), nil
 }
 
 // decodeXattr reads a LIBARCHIVE.xattr record: a name with percent signs, a value in base64, whose padding may be
-// missing.
+// missing. It fails with those too that are no attribute of Linux.
 func decodeXattr(name, value string) (Xattr, error) {
 	name, err := url.PathUnescape(name)
 	if err != nil {
@@ -183,15 +181,16 @@ func decodeXattr(name, value string) (Xattr, error) {
 	if err != nil {
 		return Xattr{}, err
 	}
-	return Xattr{name, string(b)}, nil
+	x := Xattr{name, string(b)}
+	return x, checkXattr(x)
 }
 
 func checkXattr(x Xattr) error {
 	switch {
 	case x.Name == "" || len(x.Name) > maxXattrName || strings.IndexByte(x.Name, 0) >= 0:
-		return fmt.Errorf("attribute name %.300q", x.Name)
+		return fmt.Errorf("attribute name %s", quote(x.Name))
 	case len(x.Value) > maxXattrValue:
-		return fmt.Errorf("attribute %q of %d bytes", x.Name, len(x.Value))
+		return fmt.Errorf("attribute %s of %d bytes", quote(x.Name), len(x.Value))
 	}
 	return nil
 }

@@ -234,16 +234,19 @@ func (w *walker) sparse(h *header, b *block) (frags []fragment, sparse bool, err
 // setFrom fills in all but attributes and extents, and refuses what can't be.
 func (e *Entry) setFrom(h *header) error {
 	switch {
-	case len(h.name) > MaxPath:
+	case len(h.name) > MaxName:
 		return fmt.Errorf("name of %d bytes", len(h.name))
-	case len(h.linkname) > MaxPath:
+	case h.isLink() && len(h.linkname) > MaxName:
 		return fmt.Errorf("link target of %d bytes", len(h.linkname))
 	case h.uid < 0 || h.uid > MaxID:
 		return fmt.Errorf("user id %d", h.uid)
 	case h.gid < 0 || h.gid > MaxID:
 		return fmt.Errorf("group id %d", h.gid)
 	}
-	e.Name, e.Linkname, e.Type = h.name, h.linkname, h.typ
+	e.Name, e.Type = h.name, h.typ
+	if h.isLink() {
+		e.Linkname = h.linkname
+	}
 	e.Mode = uint32(h.mode & 0o7777)
 	e.UID, e.GID = uint32(h.uid), uint32(h.gid)
 	e.Size = h.size

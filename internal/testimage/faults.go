@@ -167,7 +167,15 @@ func (r *Registry) ExpireTokens() {
 func (r *Registry) RedirectBlobs(status int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.redirect = status
+	r.redirect, r.within = status, false
+}
+
+// RedirectBlobsWithin is like RedirectBlobs, but the signed URL is on the
+// registry's own host and port. It asks for no other authentication.
+func (r *Registry) RedirectBlobsWithin(status int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.redirect, r.within = status, true
 }
 
 // ExpireURLs makes all URLs that redirects have led to worthless.

@@ -22,11 +22,11 @@ func GzipShapes() []GzipShape {
 		{"one member", Gzip},
 		{"best compression", func(b []byte) []byte { return member(b, flate.BestCompression, gzip.Header{}) }},
 		{"Huffman codes only", func(b []byte) []byte { return member(b, flate.HuffmanOnly, gzip.Header{}) }},
-		{"stored blocks", GzipStored},
-		{"all header fields", GzipWithHeader},
-		{"many members", func(b []byte) []byte { return GzipMembers(b, 10_000) }},
-		{"pigz", Pigz},
-		{"bgzip", Bgzip},
+		{"stored blocks", gzipStored},
+		{"all header fields", gzipWithHeader},
+		{"many members", func(b []byte) []byte { return gzipMembers(b, 10_000) }},
+		{"pigz", pigz},
+		{"bgzip", bgzip},
 		{"empty members", func(b []byte) []byte { return slices.Concat(Gzip(nil), Gzip(nil), Gzip(b), Gzip(nil)) }},
 		{"trailing zeros", func(b []byte) []byte { return append(Gzip(b), make([]byte, 10_000)...) }},
 	}
@@ -35,12 +35,12 @@ func GzipShapes() []GzipShape {
 // Gzip is a gzip file as most programs write it: one member.
 func Gzip(b []byte) []byte { return member(b, flate.DefaultCompression, gzip.Header{}) }
 
-// GzipStored is a gzip file of stored blocks.
-func GzipStored(b []byte) []byte { return member(b, flate.NoCompression, gzip.Header{}) }
+// gzipStored is a gzip file of stored blocks.
+func gzipStored(b []byte) []byte { return member(b, flate.NoCompression, gzip.Header{}) }
 
-// GzipWithHeader is a gzip file with all that a header can have: an extra field, a name, a comment, a time
+// gzipWithHeader is a gzip file with all that a header can have: an extra field, a name, a comment, a time
 // and a checksum of the header.
-func GzipWithHeader(b []byte) []byte {
+func gzipWithHeader(b []byte) []byte {
 	plain := member(b, flate.DefaultCompression, gzip.Header{})[10:]
 	h := []byte{0x1f, 0x8b, 8, 2 | 4 | 8 | 16, 0x15, 0xcd, 0x5b, 0x07, 0, 3} // FHCRC, FEXTRA, FNAME, FCOMMENT; time; OS
 	h = append(h, 6, 0, 'A', 'p', 2, 0, 'x', 'y')
@@ -49,8 +49,8 @@ func GzipWithHeader(b []byte) []byte {
 	return append(h, plain...)
 }
 
-// GzipMembers is a gzip file with a member for every n bytes.
-func GzipMembers(b []byte, n int) []byte {
+// gzipMembers is a gzip file with a member for every n bytes.
+func gzipMembers(b []byte, n int) []byte {
 	var out []byte
 	for chunk := range slices.Chunk(b, n) {
 		out = append(out, Gzip(chunk)...)
@@ -58,9 +58,9 @@ func GzipMembers(b []byte, n int) []byte {
 	return out
 }
 
-// Pigz is a gzip file as pigz -i writes it: one member, in which every 128 KiB start afresh after an
+// pigz is a gzip file as pigz -i writes it: one member, in which every 128 KiB start afresh after an
 // empty stored block.
-func Pigz(b []byte) []byte {
+func pigz(b []byte) []byte {
 	out := []byte{0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3}
 	for chunk := range slices.Chunk(b, 128<<10) {
 		out = append(out, deflate(chunk, (*flate.Writer).Flush)...)
@@ -70,9 +70,9 @@ func Pigz(b []byte) []byte {
 	return binary.LittleEndian.AppendUint32(out, uint32(len(b)))
 }
 
-// Bgzip is a gzip file as bgzip writes it: members of under 64 KiB, each with its own compressed size in an
+// bgzip is a gzip file as bgzip writes it: members of under 64 KiB, each with its own compressed size in an
 // extra field, and an empty one at the end.
-func Bgzip(b []byte) []byte {
+func bgzip(b []byte) []byte {
 	var out []byte
 	for chunk := range slices.Chunk(b, 0xff00) {
 		out = append(out, bgzipMember(chunk)...)

@@ -32,6 +32,7 @@ type Registry struct {
 	tokens       map[string]bool // those that are good
 	minted       int
 	redirect     int    // status of the redirect to storage; 0: none
+	within       bool   // the redirect leads to the registry itself
 	signature    string // what storage wants to see in a URL
 	faults       []*Fault
 	hits         map[Kind]int
@@ -173,6 +174,10 @@ func (r *Registry) serveRegistry(w http.ResponseWriter, req *http.Request) {
 		r.serveToken(w, req)
 		return
 	}
+	if path, ok := strings.CutPrefix(req.URL.Path, storagePath); ok {
+		r.serveSigned(w, req, path)
+		return
+	}
 	if req.URL.Path == "/v2/" && r.refused(w, Pings) {
 		return
 	}
@@ -250,21 +255,35 @@ func (r *Registry) serveBlob(w http.ResponseWriter, req *http.Request, repo stri
 func (r *Registry) elsewhere(repo string, d digest.Digest) (status int, url string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.redirect, fmt.Sprintf("%s/%s/%s?signature=%s", r.storage.URL, repo, d, r.signature)
+	base := r.storage.URL + "/"
+	if r.within {
+		base = r.registry.URL + storagePath
+	}
+	return r.redirect, fmt.Sprintf("%s%s/%s?signature=%s", base, repo, d, r.signature)
 }
+
+// storagePath is what the registry itself has signed URLs below.
+const storagePath = "/storage/"
 
 // serveStorage does what an object store does with signed URLs: the signature
 // is all, and a second kind of authentication beside it is refused.
 func (r *Registry) serveStorage(w http.ResponseWriter, req *http.Request) {
 	r.record("storage", req)
+	if req.Header.Get("Authorization") != "" {
+		http.Error(w, "only one authentication mechanism is allowed", http.StatusBadRequest)
+		return
+	}
+	r.serveSigned(w, req, strings.TrimPrefix(req.URL.Path, "/"))
+}
+
+// serveSigned answers a request for REPO/DIGEST that has to be signed.
+func (r *Registry) serveSigned(w http.ResponseWriter, req *http.Request, path string) {
 	r.mu.Lock()
 	good := req.URL.Query().Get("signature") == r.signature
 	r.mu.Unlock()
-	repo, d, _ := cutLast(strings.TrimPrefix(req.URL.Path, "/"), "/")
+	repo, d, _ := cutLast(path, "/")
 	content := r.blob(repo, digest.Digest(d))
 	switch {
-	case req.Header.Get("Authorization") != "":
-		http.Error(w, "only one authentication mechanism is allowed", http.StatusBadRequest)
 	case !good:
 		http.Error(w, "request has expired", http.StatusForbidden)
 	case content == nil:

@@ -41,7 +41,7 @@ func SparseGNU(name string, size int64, segments []Segment, opts ...Option) Entr
 	}
 	copy(first[97:], fmt.Sprintf("%011o\x00", size))
 	data := sparseBytes(segments)
-	opts = append(opts, GNU(), Field(386, string(first)), Size(int64(len(data))))
+	opts = append([]Option{GNU(), Field(386, string(first)), Size(int64(len(data)))}, opts...)
 	return newEntry(header{name: name, typ: 'S', content: append(extra, data...)}, opts)
 }
 
