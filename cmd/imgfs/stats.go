@@ -28,9 +28,9 @@ func (m *mounting) stats(server *fs.Server) mountStats {
 		Reads: int64(srv.Reads), BytesRead: int64(srv.Bytes), Errors: int64(srv.Errors),
 		Files: int64(m.image.tree.Len()),
 	}
-	for i, l := range m.image.layers {
-		s.SpansDecoded += l.reader.Decoded()
-		s.ImageBytes += m.image.Layers[i].Size
+	for _, l := range m.image.layers {
+		s.SpansDecoded += l.decoded.Load() + l.current.Load().reader.Decoded()
+		s.ImageBytes += l.Size
 		if l.blob != nil {
 			b := l.blob.Stats()
 			s.BlobHits += b.Hits
