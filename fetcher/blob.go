@@ -21,9 +21,10 @@ type Blob struct {
 }
 
 // ReadAt has io.ReaderAt's contract. From a registry, a call is one ranged
-// request, or more where some fail; it takes 30 seconds plus the time that the
-// range would take at 64 KiB/s at most, whatever the server does, and does not
-// depend on any context. A server that has no ranges makes it an error that
+// request, or more where some fail. It depends on no context: it ends when the
+// blob is closed, with an error that wraps fs.ErrClosed, and when the server
+// has been silent for 30 seconds in all, whatever the length of p. Bytes that
+// arrive make up for silence, a second for each 16 KiB. A server that has no ranges makes it an error that
 // wraps errors.ErrUnsupported, now and from then on: then Open is the way.
 func (b *Blob) ReadAt(p []byte, off int64) (int, error) {
 	switch size := b.Size(); {
@@ -58,7 +59,8 @@ func (b *Blob) Size() int64 { return b.impl.length() }
 // Local tells whether the blob is a plain file, which needs no cache.
 func (b *Blob) Local() bool { return b.impl.local() }
 
-// Close releases the blob. Streams have to be closed before.
+// Close releases the blob, and ends all reads and streams that are under way:
+// they fail with an error that wraps fs.ErrClosed.
 func (b *Blob) Close() error { return b.impl.close() }
 
 // A fileBlob is a blob in a layout.

@@ -9,8 +9,8 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -230,7 +230,7 @@ func TestRetriesKeepToTheDeadlineAndToRetryAfter(t *testing.T) {
 	c.slept = nil
 	r.Inject(testimage.Fault{On: testimage.Blobs, Kind: testimage.Refuse, Status: 503})
 	_, err := readRange(b, 0, 10)
-	if err == nil || !strings.Contains(err.Error(), "503 Service Unavailable") || !strings.Contains(err.Error(), "attempts in 30s") {
+	if err == nil || !strings.Contains(err.Error(), "503 Service Unavailable") || !regexp.MustCompile(`after \d+ attempts in [23]\ds`).MatchString(err.Error()) {
 		t.Errorf("503 for ever: %v", err)
 	}
 	if c.total() < 20*time.Second || c.total() > 30*time.Second {
@@ -244,7 +244,7 @@ func TestRetriesKeepToTheDeadlineAndToRetryAfter(t *testing.T) {
 	r.Heal()
 	c.slept = nil
 	r.Inject(testimage.Fault{On: testimage.Blobs, Kind: testimage.Refuse, Status: 429, RetryAfter: "31"})
-	if _, err := readRange(b, 0, 10); err == nil || c.total() != 0 {
+	if _, err := readRange(b, 0, 10); err == nil || c.total() != 0 || !strings.Contains(err.Error(), "asks for a pause of 31s") {
 		t.Errorf("a Retry-After that is past the deadline: waited %v (%v)", c.total(), err)
 	}
 	if got := f.Stats(); got.Retries < 5 || got.Requests == 0 || got.Bytes == 0 {
@@ -384,63 +384,6 @@ func TestOfflineBlobsAreNotFetched(t *testing.T) {
 	}
 	if n := len(r.Requests(nil)); n != 0 {
 		t.Errorf("%d requests offline", n)
-	}
-}
-
-func TestAHundredReadersRenewOnce(t *testing.T) {
-	content := noise(100 << 10)
-	for _, redirect := range []int{0, http.StatusTemporaryRedirect} {
-		r := startRegistry(t)
-		r.Push("a", "t", imageOf(content).Bundle())
-		r.RedirectBlobs(redirect)
-		r.RequireBearer("me", "secret")
-		f, _ := newFetcher(t, Options{Creds: "me:secret"})
-		b := openBlob(t, f, r.Host()+"/a:t", 0)
-		if _, err := readRange(b, 0, 1); err != nil {
-			t.Fatal(err)
-		}
-		for round := range 3 {
-			r.ForgetRequests()
-			r.ExpireTokens()
-			r.ExpireURLs()
-			var wg sync.WaitGroup
-			for i := range int64(100) {
-				wg.Go(func() {
-					lo, hi := i<<10, (i+1)<<10
-					if p, err := readRange(b, lo, hi); err != nil || !bytes.Equal(p, content[lo:hi]) {
-						t.Errorf("reader %d: %v", i, err)
-					}
-				})
-			}
-			wg.Wait()
-			tokens := r.Requests(func(q testimage.Request) bool { return q.Path == "/token" })
-			if len(tokens) != 1 {
-				t.Errorf("redirect %d, round %d: %d tokens were asked for", redirect, round, len(tokens))
-			}
-			if redirect != 0 {
-				asked := r.Requests(func(q testimage.Request) bool { return q.Server == "registry" && strings.Contains(q.Path, "/blobs/") })
-				if len(asked) != 2 { // one is refused, and repeated with the new token
-					t.Errorf("round %d: the registry was asked %d times where the blob is", round, len(asked))
-				}
-			}
-		}
-	}
-}
-
-func TestARedirectIsRemembered(t *testing.T) {
-	content := noise(4096)
-	r := startRegistry(t)
-	r.Push("a", "t", imageOf(content).Bundle())
-	r.RedirectBlobs(http.StatusTemporaryRedirect)
-	f, _ := newFetcher(t, Options{})
-	b := openBlob(t, f, r.Host()+"/a:t", 0)
-	r.ForgetRequests()
-	if _, err := manyRanges(t.Context(), b); err != nil {
-		t.Fatal(err)
-	}
-	asked := r.Requests(func(q testimage.Request) bool { return q.Server == "registry" })
-	if len(asked) != 1 {
-		t.Errorf("the registry was asked %d times", len(asked))
 	}
 }
 

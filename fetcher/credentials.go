@@ -26,7 +26,7 @@ func (f *Fetcher) credentials(ctx context.Context, repo name.Repository) (authn.
 		user, password, _ := strings.Cut(f.opts.Creds, ":")
 		return authn.FromConfig(authn.AuthConfig{Username: user, Password: password}), nil
 	}
-	for _, file := range f.authFiles() {
+	for _, file := range f.authFiles {
 		found, err := file.credentials(ctx, repo)
 		if err != nil {
 			return nil, fmt.Errorf("credentials file %s: %w", file.path, err)
@@ -45,13 +45,20 @@ type authFile struct {
 	needed bool // the user named it: it has to be there
 }
 
-// authFiles returns where credentials are looked for, in order.
-func (f *Fetcher) authFiles() []authFile {
+// authFiles returns where credentials are looked for, in order. The paths are
+// absolute: whoever fetches may change the directory in between.
+func authFiles(explicit string) ([]authFile, error) {
 	var files []authFile
+	var failed error
 	add := func(needed bool, dir string, more ...string) {
-		if dir != "" {
-			files = append(files, authFile{filepath.Join(append([]string{dir}, more...)...), needed})
+		if dir == "" {
+			return
 		}
+		path, err := filepath.Abs(filepath.Join(append([]string{dir}, more...)...))
+		if err != nil {
+			failed = err
+		}
+		files = append(files, authFile{path, needed})
 	}
 	home, _ := os.UserHomeDir()
 	under := func(env, fallback string) string {
@@ -60,12 +67,12 @@ func (f *Fetcher) authFiles() []authFile {
 		}
 		return filepath.Join(home, fallback)
 	}
-	add(true, f.opts.Authfile)
+	add(true, explicit)
 	add(true, os.Getenv("REGISTRY_AUTH_FILE"))
 	add(false, os.Getenv("XDG_RUNTIME_DIR"), "containers", "auth.json")
 	add(false, under("XDG_CONFIG_HOME", ".config"), "containers", "auth.json")
 	add(false, under("DOCKER_CONFIG", ".docker"), "config.json")
-	return files
+	return files, failed
 }
 
 func (a authFile) credentials(ctx context.Context, repo name.Repository) (authn.AuthConfig, error) {
@@ -94,10 +101,12 @@ func (a authFile) credentials(ctx context.Context, repo name.Repository) (authn.
 // load returns nil where there is no file, and none is needed.
 func (a authFile) load() (*configfile.ConfigFile, error) {
 	file, err := os.Open(a.path)
-	if errors.Is(err, fs.ErrNotExist) && !a.needed {
+	switch {
+	case err != nil && a.needed:
+		return nil, fmt.Errorf("%w: %w", ErrOptions, errors.Unwrap(err))
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil
-	}
-	if err != nil {
+	case err != nil:
 		return nil, errors.Unwrap(err)
 	}
 	defer file.Close()

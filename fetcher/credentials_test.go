@@ -100,10 +100,14 @@ func TestCredentialsAreLookedForInOrder(t *testing.T) {
 
 func TestHomeIsWhereTheFilesAreByDefault(t *testing.T) {
 	for _, path := range []string{".config/containers/auth.json", ".docker/config.json"} {
-		f, _ := newFetcher(t, Options{})
+		isolate(t)
 		t.Setenv("XDG_CONFIG_HOME", "")
 		t.Setenv("DOCKER_CONFIG", "")
 		t.Setenv("XDG_RUNTIME_DIR", "")
+		f, err := New(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
 		writeFile(t, filepath.Join(os.Getenv("HOME"), path), auths("reg.example", "me"), 0o600)
 		if got := user(t, f, "reg.example/a"); got != "me" {
 			t.Errorf("%s: %q", path, got)
@@ -196,8 +200,19 @@ func TestCredentialHelpersAreAsked(t *testing.T) {
 func TestCredentialFilesThatCannotBeRead(t *testing.T) {
 	isolate(t)
 	missing := filepath.Join(t.TempDir(), "missing.json")
-	if _, err := New(&Options{Authfile: missing}); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), missing) {
+	wanting := func(err error) bool {
+		return errors.Is(err, ErrOptions) && errors.Is(err, os.ErrNotExist) && strings.Contains(err.Error(), missing)
+	}
+	if _, err := New(&Options{Authfile: missing}); !wanting(err) {
 		t.Errorf("a missing file: %v", err)
+	}
+	t.Setenv("REGISTRY_AUTH_FILE", missing)
+	f, err := New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Resolve(t.Context(), parse(t, "127.0.0.1:1/a")); !wanting(err) {
+		t.Errorf("a missing file that the environment names: %v", err)
 	}
 	for _, content := range []string{"{", `{"auths":{"a":{"auth":"canary"}}}`, `{"auths":[]}`} {
 		f, _ := newFetcher(t, Options{})
@@ -206,6 +221,45 @@ func TestCredentialFilesThatCannotBeRead(t *testing.T) {
 		_, err := f.Resolve(t.Context(), parse(t, "127.0.0.1:1/a"))
 		if err == nil || !strings.Contains(err.Error(), path) || strings.Contains(err.Error(), "canary") {
 			t.Errorf("%s: %v", content, err)
+		}
+	}
+}
+
+func TestRelativePathsAreThoseOfTheDirectoryAtTheBeginning(t *testing.T) {
+	for place, use := range map[string]func(o *Options) (file string){
+		"authfile":           func(o *Options) string { o.Authfile = "x/auth.json"; return o.Authfile },
+		"REGISTRY_AUTH_FILE": func(*Options) string { return "x/auth.json" },
+		"XDG_RUNTIME_DIR":    func(*Options) string { return "x/containers/auth.json" },
+		"XDG_CONFIG_HOME":    func(*Options) string { return "x/containers/auth.json" },
+		"DOCKER_CONFIG":      func(*Options) string { return "x/config.json" },
+	} {
+		isolate(t)
+		t.Chdir(t.TempDir())
+		var o Options
+		file := use(&o)
+		writeFile(t, file, auths("reg.example", "me"), 0o600)
+		switch place {
+		case "authfile":
+		case "REGISTRY_AUTH_FILE":
+			t.Setenv(place, file)
+		default:
+			t.Setenv(place, "x")
+		}
+		f, err := New(&o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Chdir("/")
+		if got := user(t, f, "reg.example/a"); got != "me" {
+			t.Errorf("%s: %q", place, got)
+		}
+	}
+}
+
+func TestCredentialsOfTheCommandLineHaveUserAndPassword(t *testing.T) {
+	for _, creds := range []string{"canary", "canary:", ":canary", ":"} {
+		if _, err := New(&Options{Creds: creds}); !errors.Is(err, ErrOptions) || strings.Contains(err.Error(), "canary") {
+			t.Errorf("%q: %v", creds, err)
 		}
 	}
 }
@@ -226,7 +280,7 @@ func TestRegistriesWantTheRightCredentials(t *testing.T) {
 		for _, test := range []struct {
 			creds string
 			ok    bool
-		}{{"me:canary-password", true}, {"me:canary-wrong", false}, {"canary-nobody:x", false}, {"me", false}, {"", false}} {
+		}{{"me:canary-password", true}, {"me:canary-wrong", false}, {"canary-nobody:x", false}, {"", false}} {
 			r := startRegistry(t)
 			r.Push("a", "t", imageOf([]byte("x")).Bundle())
 			if mode == "basic" {

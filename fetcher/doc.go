@@ -23,10 +23,12 @@
 //
 // # Faults
 //
-// A request that fails for a reason that may pass (no connection, 5xx, 429, a
-// body that ends early) is made again after a pause, for about 30 seconds
-// in all; an answer's Retry-After is honoured. Tokens and redirects that have
-// expired are renewed, once for all readers who wait.
+// A request that fails for a reason that may pass (no connection, 5xx, 429,
+// silence, a body that ends early) is made again after a pause. An answer's
+// Retry-After is honoured. A server gets 30 seconds in all, which bytes that
+// arrive earn back, a second for each 16 KiB: silence ends after 30 seconds,
+// and so does a trickle. Tokens and redirects that have expired are renewed,
+// once for all readers who wait.
 //
 // Everything here may be called from several goroutines at once.
 package fetcher

@@ -14,17 +14,22 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// oddBlob returns a blob of content in a registry that answers requests for it as serve does.
-func oddBlob(t testing.TB, content []byte, serve http.HandlerFunc) *Blob {
-	t.Helper()
+// oddRegistry returns the host of a registry that answers all but pings as serve does.
+func oddRegistry(t testing.TB, serve http.HandlerFunc) string {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if req.URL.Path != "/v2/" {
 			serve(w, req)
 		}
 	}))
 	t.Cleanup(server.Close)
+	return server.Listener.Addr().String()
+}
+
+// oddBlob returns a blob of content in an oddRegistry.
+func oddBlob(t testing.TB, content []byte, serve http.HandlerFunc) *Blob {
+	t.Helper()
 	f, _ := newFetcher(t, Options{})
-	ref := parse(t, server.Listener.Addr().String()+"/a")
+	ref := parse(t, oddRegistry(t, serve)+"/a")
 	bundle := imageOf(content).Bundle()
 	im := &Image{Ref: ref, Layers: []Layer{{Digest: bundle.Digests()[0], Size: int64(len(content))}}}
 	b, err := f.Blob(t.Context(), im, im.Layers[0])
@@ -116,7 +121,7 @@ func TestPlatformsHaveSeveralSpellings(t *testing.T) {
 		}
 	}
 	for _, in := range []string{"linux", "linux/", "/amd64", "linux/arm/v7/x", "/"} {
-		if _, err := New(&Options{Platform: in}); !errors.Is(err, ErrReference) {
+		if _, err := New(&Options{Platform: in}); !errors.Is(err, ErrOptions) {
 			t.Errorf("%q: %v", in, err)
 		}
 	}

@@ -20,8 +20,12 @@ var (
 	ErrMismatch = errors.New("mismatch")
 	// ErrMalformed: a document is not what the specification wants, or is too large.
 	ErrMalformed = errors.New("malformed")
-	// ErrOffline: the network would be needed, and Options.Offline is set.
-	ErrOffline = errors.New("offline")
+	// ErrOffline: the network would be needed, and Options.Offline is set. As
+	// what is meant is not in the Store, it is an ErrNotFound as well.
+	ErrOffline = fmt.Errorf("offline: %w", ErrNotFound)
+	// ErrOptions: Options that cannot be used as they are, such as a file that
+	// is not there or a platform that is none.
+	ErrOptions = errors.New("unusable options")
 )
 
 // A MismatchError says what differs. It is an ErrMismatch.

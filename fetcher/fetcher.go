@@ -2,10 +2,12 @@ package fetcher
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,7 +20,7 @@ import (
 type Options struct {
 	// Platform is os/arch[/variant]; "" means the host's.
 	Platform string
-	// Creds are USER[:PASSWORD], for every registry asked.
+	// Creds are USER:PASSWORD, for every registry asked.
 	Creds string
 	// Authfile is a credentials file in docker's or podman's format. It has to exist.
 	Authfile string
@@ -89,8 +91,10 @@ type Fetcher struct {
 	foreign  http.RoundTripper // to where registries redirect
 	traffic  traffic
 
+	authFiles []authFile // where credentials are looked for
+
 	// Replaced by tests, before the first use.
-	timeout time.Duration // how long a request is tried again without progress
+	timeout time.Duration // how long a request is waited for without progress; see retrier
 	stall   time.Duration // how long one attempt may be silent
 	now     func() time.Time
 	sleep   func(context.Context, time.Duration) error
@@ -100,8 +104,10 @@ type Fetcher struct {
 	sessions map[string]*session // by repository
 }
 
-// New returns a Fetcher; nil means the zero Options. It reads CertDir and
-// looks for Authfile, and does nothing else yet.
+// New returns a Fetcher; nil means the zero Options. It reads CertDir, looks
+// for Authfile, and does nothing else yet. Relative paths, in the options and
+// in the environment, are those of now, whatever the directory is later.
+// Errors wrap ErrOptions.
 func New(o *Options) (*Fetcher, error) {
 	f := &Fetcher{
 		timeout: 30 * time.Second, stall: 10 * time.Second, now: time.Now, sleep: sleep,
@@ -118,16 +124,34 @@ func New(o *Options) (*Fetcher, error) {
 		f.opts.UserAgent = "imgfs"
 	}
 	f.insecure = f.opts.TLSVerify != nil && !*f.opts.TLSVerify
-	var err error
-	if f.platform, err = parsePlatform(f.opts.Platform); err != nil {
+	if err := f.prepare(); err != nil {
+		if !errors.Is(err, ErrOptions) {
+			err = fmt.Errorf("%w: %w", ErrOptions, err)
+		}
 		return nil, err
+	}
+	return f, nil
+}
+
+// prepare makes of the options what is needed of them.
+func (f *Fetcher) prepare() (err error) {
+	if f.platform, err = parsePlatform(f.opts.Platform); err != nil {
+		return err
+	}
+	if f.opts.Creds != "" {
+		if user, password, _ := strings.Cut(f.opts.Creds, ":"); user == "" || password == "" {
+			return errorf(ErrOptions, "credentials have to be USER:PASSWORD")
+		}
 	}
 	if f.opts.Authfile != "" {
 		if _, err := os.Stat(f.opts.Authfile); err != nil {
-			return nil, fmt.Errorf("credentials file: %w", err)
+			return fmt.Errorf("credentials file: %w", err)
 		}
 	}
-	return f, f.connect()
+	if f.authFiles, err = authFiles(f.opts.Authfile); err != nil {
+		return err
+	}
+	return f.connect()
 }
 
 // Resolve finds the image that ref names for the platform of the options,

@@ -46,7 +46,7 @@ func (l *layout) roots(context.Context) ([]v1.Descriptor, error) {
 }
 
 func (l *layout) checkVersion() error {
-	b, err := l.read(v1.ImageLayoutFile, maxManifest)
+	b, err := l.read(v1.ImageLayoutFile, maxLayoutFile)
 	if err != nil {
 		return err
 	}
@@ -175,5 +175,9 @@ func (l *layout) open(name string) (file *os.File, size int64, err error) {
 }
 
 func tooLarge(what string, limit int64) error {
-	return errorf(ErrMalformed, "%s is larger than %d MiB, and is refused", what, limit>>20)
+	amount, unit := limit>>20, "MiB"
+	if amount == 0 {
+		amount, unit = limit>>10, "KiB"
+	}
+	return errorf(ErrMalformed, "%s is larger than %d %s, and is refused", what, amount, unit)
 }

@@ -25,8 +25,9 @@ var acceptManifests = strings.Join([]string{
 
 // Bounds of what is read whole.
 const (
-	maxManifest = 4 << 20
-	maxConfig   = 8 << 20
+	maxManifest   = 4 << 20
+	maxConfig     = 8 << 20
+	maxLayoutFile = 4 << 10 // the file oci-layout holds a version, and no more
 )
 
 // A manifest is an image manifest or an index, of either dialect.

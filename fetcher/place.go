@@ -8,39 +8,40 @@ import (
 
 // A place is where a blob's bytes are.
 type place struct {
-	url   *url.URL // nil: not known
-	known int      // times that it has been found so far
+	url        *url.URL // nil: not known
+	redirected bool     // it is not where the specification has the blob: the registry has led us there
+	known      int      // times that it has been found so far
 }
 
 // get makes a request for the blob, and returns an answer with status 200 or
-// 206. A place that no longer serves the blob is looked for again.
+// 206. A place that answers otherwise is forgotten: the registry may name another.
 func (b *remoteBlob) get(ctx context.Context, header http.Header) (*http.Response, error) {
-	s := b.src.session
 	for renewals := 0; ; renewals++ {
 		resp, at, err := b.ask(ctx, header)
+		if err == nil && (resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusPartialContent) {
+			return resp, nil
+		}
+		b.forget(at)
 		if err != nil {
-			b.forget(at) // another place may answer
 			return nil, err
 		}
 		switch resp.StatusCode {
-		case http.StatusOK, http.StatusPartialContent:
-			return resp, nil
 		case http.StatusRequestedRangeNotSatisfiable, http.StatusNotImplemented:
 			discard(resp)
 			b.noRange.Store(true)
 			return nil, b.noRanges()
 		}
-		if !at.expired(resp.StatusCode, s.host()) || renewals == maxRenewals {
-			return nil, s.answerError(resp, b.what)
+		if !at.expired(resp.StatusCode) || renewals == maxRenewals {
+			return nil, b.src.session.answerError(resp, b.what)
 		}
 		discard(resp)
-		b.forget(at)
 	}
 }
 
-// expired tells whether an answer with that status may just mean that a redirect is too old.
-func (at place) expired(status int, registry string) bool {
-	return at.url.Host != registry && status/100 == 4 &&
+// expired tells whether an answer with that status may just mean that a
+// redirect is too old: 401, 403, 404, 410, and the 400 of some object stores.
+func (at place) expired(status int) bool {
+	return at.redirected && status/100 == 4 &&
 		status != http.StatusTooManyRequests && status != http.StatusRequestTimeout
 }
 
@@ -50,7 +51,7 @@ func (b *remoteBlob) ask(ctx context.Context, header http.Header) (*http.Respons
 	if resp != nil || err != nil {
 		return resp, at, err
 	}
-	resp, _, err = b.src.session.follow(ctx, at.url, header)
+	resp, _, err = b.src.session.follow(ctx, at.url, request{header: header, what: b.what, keepToken: at.redirected})
 	return resp, at, err
 }
 
@@ -65,21 +66,27 @@ func (b *remoteBlob) locate(ctx context.Context, header http.Header) (*http.Resp
 	case b.asking <- struct{}{}:
 		defer func() { <-b.asking }()
 	case <-ctx.Done():
-		return nil, place{}, context.Cause(ctx)
+		return nil, place{}, connectionError(ctx, b.what, b.src.session.host(), nil)
 	}
 	if at := b.where(); at.url != nil {
 		return nil, at, nil
 	}
-	s := b.src.session
-	resp, u, err := s.follow(ctx, s.url("blobs", b.layer.Digest.String()), header)
+	resp, u, err := b.src.session.follow(ctx, b.url(), request{header: header, what: b.what})
 	if err != nil {
 		return nil, place{}, err
 	}
 	if resp.StatusCode/100 == 2 {
 		return resp, b.found(u), nil
 	}
-	return resp, place{url: u}, nil
+	return resp, place{url: u, redirected: b.redirected(u)}, nil
 }
+
+// url returns where the specification has the blob.
+func (b *remoteBlob) url() *url.URL {
+	return b.src.session.url("blobs", b.layer.Digest.String())
+}
+
+func (b *remoteBlob) redirected(u *url.URL) bool { return u.String() != b.url().String() }
 
 func (b *remoteBlob) where() place {
 	b.mu.Lock()
@@ -90,7 +97,7 @@ func (b *remoteBlob) where() place {
 func (b *remoteBlob) found(u *url.URL) place {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.place = place{url: u, known: b.place.known + 1}
+	b.place = place{url: u, redirected: b.redirected(u), known: b.place.known + 1}
 	return b.place
 }
 

@@ -15,7 +15,7 @@ func parsePlatform(s string) (v1.Platform, error) {
 	}
 	parts := strings.Split(s, "/")
 	if len(parts) < 2 || len(parts) > 3 || slices.Contains(parts, "") {
-		return v1.Platform{}, errorf(ErrReference, "%q is not a platform: it has to be os/arch or os/arch/variant", s)
+		return v1.Platform{}, errorf(ErrOptions, "%q is not a platform: it has to be os/arch or os/arch/variant", s)
 	}
 	p := v1.Platform{OS: parts[0], Architecture: parts[1]}
 	if len(parts) == 3 {

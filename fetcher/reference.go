@@ -79,6 +79,35 @@ func ParseReference(s string) (Reference, error) {
 	return parseDocker(s)
 }
 
+// SplitPath splits REF:/path, which names a file of an image. The path starts
+// at the first ":/" after the prefix of the reference's transport: REF of
+// "oci:/srv/layout:v1:/etc/passwd" is "oci:/srv/layout:v1". Without a path it
+// is "/". REF is for ParseReference to judge.
+func SplitPath(arg string) (ref, path string) {
+	start := 0
+	if prefix, rest, ok := strings.Cut(arg, ":"); ok {
+		switch {
+		case strings.HasPrefix(rest, "//"):
+			start = len(prefix) + len("://")
+		case isTransport(prefix):
+			start = len(prefix) + len(":")
+		}
+	}
+	if i := strings.Index(arg[start:], ":/"); i >= 0 {
+		return arg[:start+i], arg[start+i+1:]
+	}
+	return arg, "/"
+}
+
+func isTransport(prefix string) bool {
+	for _, t := range transports {
+		if t.name == prefix {
+			return true
+		}
+	}
+	return false
+}
+
 // String returns the reference in full. ParseReference makes the same
 // Reference of it, as long as no directory appears whose name is a part of a
 // layout's name up to a colon.

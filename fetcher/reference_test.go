@@ -132,6 +132,47 @@ func TestAnExistingLayoutNeedsNoPrefix(t *testing.T) {
 	}
 }
 
+func TestSplitPath(t *testing.T) {
+	for _, test := range []struct{ in, ref, path string }{
+		{"alpine", "alpine", "/"},
+		{"alpine:/etc/passwd", "alpine", "/etc/passwd"},
+		{"alpine:3.20:/etc", "alpine:3.20", "/etc"},
+		{"localhost:5000/x:v1:/", "localhost:5000/x:v1", "/"},
+		{"docker://alpine", "docker://alpine", "/"},
+		{"docker://alpine:/bin", "docker://alpine", "/bin"},
+		{"docker://reg.example:5000/a:b@" + sum + ":/c:/d", "docker://reg.example:5000/a:b@" + sum, "/c:/d"},
+		{"oci:/srv/layout", "oci:/srv/layout", "/"},
+		{"oci:/srv/layout:/etc", "oci:/srv/layout", "/etc"},
+		{"oci:/srv/layout:v1:/etc/passwd", "oci:/srv/layout:v1", "/etc/passwd"},
+		{"oci:layout@sha256:abc:/a:/b", "oci:layout@sha256:abc", "/a:/b"},
+		{"/srv/layout:/etc", "/srv/layout", "/etc"},
+		{"./layout:t:/etc", "./layout:t", "/etc"},
+		{"oci-archive:/tmp/x.tar", "oci-archive:/tmp/x.tar", "/"},
+		{"oci-archive:/tmp/x.tar:/etc", "oci-archive:/tmp/x.tar", "/etc"},
+		{"docker-archive:/tmp/x.tar:a:b:/etc", "docker-archive:/tmp/x.tar:a:b", "/etc"},
+		{"dir:/tmp/x", "dir:/tmp/x", "/"},
+		{"tar:/tmp/x.tar:/etc", "tar:/tmp/x.tar", "/etc"},
+		{"https://reg.example/a", "https://reg.example/a", "/"},
+		{"", "", "/"},
+	} {
+		if ref, path := SplitPath(test.in); ref != test.ref || path != test.path {
+			t.Errorf("SplitPath(%q) = %q, %q; want %q, %q", test.in, ref, path, test.ref, test.path)
+		}
+	}
+}
+
+func TestPathsOfOtherTransportsNameNoImageOfARegistry(t *testing.T) {
+	for _, transport := range transports {
+		if transport.parse != nil {
+			continue
+		}
+		ref, _ := SplitPath(transport.name + ":/tmp/x:/etc")
+		if r, err := ParseReference(ref); !errors.Is(err, ErrReference) {
+			t.Errorf("%s is %v (%v)", ref, r, err)
+		}
+	}
+}
+
 func FuzzParseReference(f *testing.F) {
 	for _, s := range []string{
 		"alpine", "docker://reg.example/a/b:c@" + sum, "localhost:5000/x", "[::1]:5/a", "oci:/tmp", "oci:/tmp:a:b/c",

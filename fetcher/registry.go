@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"net/url"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -37,29 +38,52 @@ func (s *registrySource) resolveTag(ctx context.Context) (digest.Digest, error) 
 	if s.f.opts.Offline {
 		return s.rememberedTag()
 	}
-	b, header, err := s.session.document(ctx, "manifests", s.ref.tag, maxManifest, s.ref.Name())
+	retry := s.f.retrier(s.ref.Name())
+	d, b, err := s.storedRoot(ctx, retry)
+	stored := b != nil
+	if err == nil && !stored {
+		d, b, err = s.fetchRoot(ctx, retry)
+	}
 	if err != nil {
 		return "", err
-	}
-	d := digest.FromBytes(b)
-	if said := digest.Digest(header.Get("Docker-Content-Digest")); said.Validate() == nil {
-		if err := verify("manifest of "+s.ref.Name(), said, b); err != nil {
-			return "", err
-		}
-		d = said
 	}
 	m, err := parseManifest(s.ref.Name(), b)
 	if err != nil {
 		return "", err
 	}
 	s.root, s.digest = b, d
-	if store := s.f.opts.Store; store != nil {
+	if !stored && s.get(d) == nil {
 		s.put(d, b)
-		if err := store.PutTag(s.ref.String(), d, m.MediaType); err != nil {
-			s.f.log.Warn("what a tag names could not be kept", "image", s.ref.Name(), "error", err)
-		}
 	}
+	s.putTag(d, m.MediaType)
 	return d, nil
+}
+
+// storedRoot asks the registry only for the digest of what the tag names, and
+// returns the document from the Store; nil where it is not there, or where the
+// registry does not tell.
+func (s *registrySource) storedRoot(ctx context.Context, retry *retrier) (digest.Digest, []byte, error) {
+	if s.f.opts.Store == nil {
+		return "", nil, nil
+	}
+	d, err := s.session.tagDigest(ctx, retry, s.ref.tag)
+	if err != nil {
+		return "", nil, retry.again(ctx, err)
+	}
+	return d, s.get(d), nil
+}
+
+// fetchRoot fetches the document that the tag names.
+func (s *registrySource) fetchRoot(ctx context.Context, retry *retrier) (digest.Digest, []byte, error) {
+	b, header, err := s.session.document(ctx, retry, "manifests", s.ref.tag, maxManifest)
+	if err != nil {
+		return "", nil, err
+	}
+	d := digest.FromBytes(b)
+	if said := contentDigest(header); said != "" {
+		d = said
+	}
+	return d, b, verify("manifest of "+s.ref.Name(), d, b)
 }
 
 func (s *registrySource) rememberedTag() (digest.Digest, error) {
@@ -93,7 +117,7 @@ func (s *registrySource) document(ctx context.Context, what, kind string, d dige
 	if s.f.opts.Offline {
 		return nil, errorf(ErrOffline, "%s is not in the cache, and offline it cannot be fetched", whole)
 	}
-	b, _, err := s.session.document(ctx, kind, d.String(), limit, whole)
+	b, _, err := s.session.document(ctx, s.f.retrier(whole), kind, d.String(), limit)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +130,7 @@ func (s *registrySource) document(ctx context.Context, what, kind string, d dige
 
 // get returns a document that is in the Store and is what its digest says.
 func (s *registrySource) get(d digest.Digest) []byte {
-	if s.f.opts.Store == nil {
+	if s.f.opts.Store == nil || d == "" {
 		return nil
 	}
 	b, err := s.f.opts.Store.Document(d)
@@ -126,6 +150,20 @@ func (s *registrySource) put(d digest.Digest, b []byte) {
 	}
 }
 
+// putTag keeps what the tag names, where that has changed.
+func (s *registrySource) putTag(d digest.Digest, mediaType string) {
+	store := s.f.opts.Store
+	if store == nil {
+		return
+	}
+	if old, err := store.TagDigest(s.ref.String()); err == nil && old == d {
+		return
+	}
+	if err := store.PutTag(s.ref.String(), d, mediaType); err != nil {
+		s.f.log.Warn("what a tag names could not be kept", "image", s.ref.Name(), "error", err)
+	}
+}
+
 func (s *registrySource) blob(l Layer) (*Blob, error) {
 	if err := l.Digest.Validate(); err != nil || l.Size < 0 {
 		return nil, errorf(ErrMalformed, "layer %q of %s has no valid digest and size", printable(l.Digest.String()), s.ref.Name())
@@ -133,15 +171,44 @@ func (s *registrySource) blob(l Layer) (*Blob, error) {
 	return &Blob{impl: newRemoteBlob(s, l)}, nil
 }
 
-// document fetches a document of at most limit bytes.
-func (s *session) document(ctx context.Context, kind, which string, limit int64, what string) ([]byte, http.Header, error) {
-	header := http.Header{}
-	if kind == "manifests" {
-		header.Set("Accept", acceptManifests)
+// tagDigest asks what a tag names. It is "" where the answer does not say.
+func (s *session) tagDigest(ctx context.Context, retry *retrier, tag string) (digest.Digest, error) {
+	w := retry.watch(ctx)
+	defer w.stop()
+	resp, _, err := s.follow(w.ctx, s.url("manifests", tag), request{method: http.MethodHead, header: manifestHeader(), what: retry.what})
+	if err != nil {
+		return "", err
 	}
-	retry := s.f.retrier(what, s.f.timeout)
+	if resp.StatusCode == http.StatusOK {
+		resp.Body.Close()
+		return contentDigest(resp.Header), nil
+	}
+	var t *transient
+	if err := s.answerError(resp, retry.what); errors.As(err, &t) {
+		return "", err
+	}
+	return "", nil
+}
+
+// contentDigest returns the digest that a registry says a document has; "" where it does not.
+func contentDigest(h http.Header) digest.Digest {
+	d := digest.Digest(h.Get("Docker-Content-Digest"))
+	if d.Validate() != nil {
+		return ""
+	}
+	return d
+}
+
+func manifestHeader() http.Header { return http.Header{"Accept": {acceptManifests}} }
+
+// document fetches a document of at most limit bytes.
+func (s *session) document(ctx context.Context, retry *retrier, kind, which string, limit int64) ([]byte, http.Header, error) {
+	q := request{header: http.Header{}, what: retry.what}
+	if kind == "manifests" {
+		q.header = manifestHeader()
+	}
 	for {
-		b, h, err := s.documentOnce(ctx, kind, which, header, limit, what)
+		b, h, err := s.documentOnce(ctx, retry, s.url(kind, which), q, limit)
 		if err == nil {
 			return b, h, nil
 		}
@@ -151,26 +218,26 @@ func (s *session) document(ctx context.Context, kind, which string, limit int64,
 	}
 }
 
-func (s *session) documentOnce(ctx context.Context, kind, which string, header http.Header, limit int64, what string) ([]byte, http.Header, error) {
-	w := s.f.watch(ctx)
+func (s *session) documentOnce(ctx context.Context, retry *retrier, u *url.URL, q request, limit int64) ([]byte, http.Header, error) {
+	w := retry.watch(ctx)
 	defer w.stop()
-	resp, _, err := s.follow(w.ctx, s.url(kind, which), header)
+	resp, _, err := s.follow(w.ctx, u, q)
 	if err != nil {
 		return nil, nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, nil, s.answerError(resp, what)
+		return nil, nil, s.answerError(resp, q.what)
 	}
 	defer resp.Body.Close()
 	if resp.ContentLength > limit {
-		return nil, nil, tooLarge(what, limit)
+		return nil, nil, tooLarge(q.what, limit)
 	}
-	b, err := io.ReadAll(io.LimitReader(w.reader(resp.Body), limit+1))
+	b, err := io.ReadAll(io.LimitReader(w.reader(resp, q.what), limit+1))
 	if err != nil {
-		return nil, nil, connectionError(ctx, s.host(), err)
+		return nil, nil, connectionError(ctx, q.what, resp.Request.URL.Host, err)
 	}
 	if int64(len(b)) > limit {
-		return nil, nil, tooLarge(what, limit)
+		return nil, nil, tooLarge(q.what, limit)
 	}
 	return b, resp.Header, nil
 }

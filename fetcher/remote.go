@@ -10,11 +10,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"time"
 )
-
-// slowest is the rate, in bytes a second, below which a range is given up.
-const slowest = 64 << 10
 
 // A remoteBlob is a blob in a registry.
 type remoteBlob struct {
@@ -22,7 +18,11 @@ type remoteBlob struct {
 	layer Layer
 	what  string
 
-	closed  atomic.Bool
+	// ctx is what reads run on, whoever waits for them. It ends when the blob is
+	// closed, and its cause says that.
+	ctx context.Context
+	end context.CancelCauseFunc
+
 	noRange atomic.Bool // the server has shown that it has no ranges
 
 	// asking is held by the one who asks the registry where the blob is,
@@ -35,20 +35,26 @@ type remoteBlob struct {
 }
 
 func newRemoteBlob(src *registrySource, l Layer) *remoteBlob {
-	return &remoteBlob{
+	b := &remoteBlob{
 		src: src, layer: l, asking: make(chan struct{}, 1),
 		what: fmt.Sprintf("layer %s of %s", l.Digest, src.ref.Name()),
 	}
+	b.ctx, b.end = context.WithCancelCause(context.Background())
+	return b
 }
 
 func (b *remoteBlob) length() int64 { return b.layer.Size }
 func (b *remoteBlob) local() bool   { return false }
-func (b *remoteBlob) close() error  { b.closed.Store(true); return nil }
+
+func (b *remoteBlob) close() error {
+	b.end(fmt.Errorf("%s: %w", b.what, fs.ErrClosed))
+	return nil
+}
 
 // usable tells why the blob cannot be read at all.
 func (b *remoteBlob) usable() error {
-	if b.closed.Load() {
-		return fmt.Errorf("%s: %w", b.what, fs.ErrClosed)
+	if err := context.Cause(b.ctx); err != nil {
+		return err
 	}
 	if b.src.f.opts.Offline {
 		return errorf(ErrOffline, "%s is not in the cache, and offline it cannot be fetched", b.what)
@@ -62,37 +68,30 @@ func (b *remoteBlob) ReadAt(p []byte, off int64) (int, error) {
 	if err := b.usable(); err != nil {
 		return 0, err
 	}
-	f := b.src.f
-	budget := f.timeout + time.Duration(len(p)/slowest)*time.Second
-	ctx, cancel := context.WithTimeout(context.Background(), budget)
-	defer cancel()
-	retry := f.retrier(b.what, budget)
+	retry := b.src.f.retrier(b.what)
 	for done := 0; ; {
-		n, err := b.readRange(ctx, p[done:], off+int64(done))
+		n, err := b.readRange(retry, p[done:], off+int64(done))
 		done += n
 		if done == len(p) {
 			return done, nil
 		}
-		if n > 0 {
-			retry.progressed()
-		}
 		if err == nil {
 			continue // a part of the range, which a server is free to send
 		}
-		if err := retry.again(ctx, err); err != nil {
+		if err := retry.again(b.ctx, err); err != nil {
 			return done, fmt.Errorf("bytes %d-%d: %w", off, off+int64(len(p))-1, err)
 		}
 	}
 }
 
 // readRange makes one attempt at p, and returns how much it got.
-func (b *remoteBlob) readRange(ctx context.Context, p []byte, off int64) (int, error) {
+func (b *remoteBlob) readRange(retry *retrier, p []byte, off int64) (int, error) {
 	end := off + int64(len(p))
 	whole := off == 0 && end == b.layer.Size
 	if b.noRange.Load() && !whole {
 		return 0, b.noRanges()
 	}
-	w := b.src.f.watch(ctx)
+	w := retry.watch(b.ctx)
 	defer w.stop()
 	resp, err := b.get(w.ctx, http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", off, end-1)}})
 	if err != nil {
@@ -111,12 +110,12 @@ func (b *remoteBlob) readRange(ctx context.Context, p []byte, off int64) (int, e
 		}
 		part = p[:last+1-off]
 	}
-	n, err := io.ReadFull(w.reader(resp.Body), part)
+	n, err := io.ReadFull(w.reader(resp, b.what), part)
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
 		err = fmt.Errorf("the answer ends after %d of %d bytes", n, len(part))
 	}
 	if err != nil {
-		return n, connectionError(ctx, b.src.session.host(), err)
+		return n, connectionError(b.ctx, b.what, resp.Request.URL.Host, err)
 	}
 	return n, nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -264,6 +265,18 @@ func TestDocumentsThatAreNotWhatTheirDigestSays(t *testing.T) {
 	}
 }
 
+func TestTheVersionOfALayoutIsASmallFile(t *testing.T) {
+	dir := t.TempDir()
+	if err := testimage.WriteLayout(dir, testimage.Tagged{Bundle: imageOf(nil).Bundle()}); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, dir+"/"+v1.ImageLayoutFile, `{"imageLayoutVersion":"1.0.0"}`+strings.Repeat(" ", maxLayoutFile), 0o644)
+	f, _ := newFetcher(t, Options{})
+	if _, err := f.Resolve(t.Context(), parse(t, "oci:"+dir)); !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), "larger than 4 KiB") {
+		t.Errorf("a large file: %v", err)
+	}
+}
+
 func TestDigestsMayBeSHA512(t *testing.T) {
 	im := imageOf([]byte("x"))
 	im.Algorithm = digest.SHA512
@@ -286,7 +299,7 @@ func TestWhatIsInTheStoreIsNotFetched(t *testing.T) {
 	tag, fixed := r.Host()+"/a:t", r.Host()+"/a@"+b.Root.Digest.String()
 
 	for _, ref := range []string{tag, fixed} {
-		if _, err := offline.Resolve(t.Context(), parse(t, ref)); !errors.Is(err, ErrOffline) {
+		if _, err := offline.Resolve(t.Context(), parse(t, ref)); !errors.Is(err, ErrOffline) || !errors.Is(err, ErrNotFound) {
 			t.Errorf("%s offline, with nothing in the store: %v", ref, err)
 		}
 	}
@@ -303,6 +316,56 @@ func TestWhatIsInTheStoreIsNotFetched(t *testing.T) {
 	resolve(t, online, tag)
 	if got := r.Requests(func(q testimage.Request) bool { return q.Path != "/v2/" }); len(got) != 1 {
 		t.Errorf("a tag is resolved by %v, want one request", got)
+	}
+}
+
+// counting is a Store that counts what is put into it.
+type counting struct {
+	*memory
+	puts int
+}
+
+func (c *counting) PutDocument(d digest.Digest, b []byte) error {
+	c.puts++
+	return c.memory.PutDocument(d, b)
+}
+
+func (c *counting) PutTag(ref string, d digest.Digest, mediaType string) error {
+	c.puts++
+	return c.memory.PutTag(ref, d, mediaType)
+}
+
+func TestATagThatNamesWhatIsStoredIsResolvedWithoutADocument(t *testing.T) {
+	r := startRegistry(t)
+	r.Push("a", "t", imageOf([]byte("x")).Bundle())
+	next := imageOf([]byte("y")).Bundle()
+	store := &counting{memory: newMemory()}
+	f, c := newFetcher(t, Options{Store: store})
+	resolved := func(puts int, methods string) {
+		t.Helper()
+		r.ForgetRequests()
+		store.puts = 0
+		resolve(t, f, r.Host()+"/a:t")
+		var got string
+		for _, q := range r.Requests(func(q testimage.Request) bool { return strings.HasSuffix(q.Path, "/manifests/t") }) {
+			got += q.Method + " "
+		}
+		if store.puts != puts || got != methods {
+			t.Errorf("requests: %s; %d times something was put into the store; want %s and %d", got, store.puts, methods, puts)
+		}
+	}
+	resolved(3, "HEAD GET ") // manifest, config, tag
+	resolved(0, "HEAD ")
+	r.Push("a", "t", next)
+	resolved(3, "HEAD GET ")
+	for _, status := range []int{404, 405} {
+		r.Inject(testimage.Fault{On: testimage.Manifests, Kind: testimage.Refuse, Status: status, Times: 1})
+		resolved(0, "HEAD GET ")
+	}
+	r.Inject(testimage.Fault{On: testimage.Manifests, Kind: testimage.Refuse, Status: 429, RetryAfter: "7", Times: 1})
+	resolved(0, "HEAD GET ")
+	if c.total() != 7*time.Second {
+		t.Errorf("Retry-After of 7 s: waited %v", c.total())
 	}
 }
 

@@ -21,18 +21,36 @@ type transient struct {
 func (e *transient) Error() string { return e.err.Error() }
 func (e *transient) Unwrap() error { return e.err }
 
-// A retrier decides whether something is tried again.
+// slowest is the rate, in bytes a second, that a server has to keep up. It is
+// low enough for many downloads side by side over a slow line.
+const slowest = 16 << 10
+
+// A retrier decides how long a server is waited for, over all attempts at one
+// thing. It begins with a patience of Fetcher.timeout. Waiting and pauses spend
+// it; bytes that arrive earn it back at the rate slowest, up to what it was at
+// first. So silence costs no more than that, however much was asked for, and
+// neither does a trickle that never ends.
 type retrier struct {
-	f        *Fetcher
-	what     string
-	budget   time.Duration
-	deadline time.Time
-	failed   int // attempts without progress
-	total    int
+	f       *Fetcher
+	what    string
+	started time.Time
+	left    time.Duration
+	failed  int // attempts without progress
+	total   int
 }
 
-func (f *Fetcher) retrier(what string, budget time.Duration) *retrier {
-	return &retrier{f: f, what: what, budget: budget, deadline: f.now().Add(budget)}
+func (f *Fetcher) retrier(what string) *retrier {
+	return &retrier{f: f, what: what, started: f.now(), left: f.timeout}
+}
+
+func (r *retrier) spend(d time.Duration) { r.left -= d }
+
+// earn tells r that n bytes have arrived.
+func (r *retrier) earn(n int) {
+	if n > 0 {
+		r.failed = 0
+		r.left = min(r.f.timeout, r.left+time.Duration(n)*time.Second/slowest)
+	}
 }
 
 // again returns nil after a pause when another attempt is to be made after
@@ -45,9 +63,13 @@ func (r *retrier) again(ctx context.Context, err error) error {
 	}
 	pause := max(backoff(r.failed), t.after)
 	r.failed++
-	if r.f.now().Add(pause).After(r.deadline) {
-		return fmt.Errorf("%w (after %d attempts in %v)", err, r.total, r.budget)
+	if t.after > r.left {
+		return fmt.Errorf("%w (it asks for a pause of %v)", err, t.after)
 	}
+	if pause > r.left {
+		return fmt.Errorf("%w (after %d attempts in %v)", err, r.total, r.f.now().Sub(r.started).Round(time.Second))
+	}
+	r.spend(pause)
 	if r.total == 1 {
 		r.f.log.Warn("a request failed, and is tried again", "what", r.what, "error", err)
 	}
@@ -57,12 +79,6 @@ func (r *retrier) again(ctx context.Context, err error) error {
 	r.f.traffic.retries.Add(1)
 	return nil
 }
-
-// progressed tells r that something has been got since the last failure.
-func (r *retrier) progressed() { r.failed = 0 }
-
-// extend gives r its whole time anew.
-func (r *retrier) extend() { r.deadline = r.f.now().Add(r.budget) }
 
 // backoff returns a pause of 0.1 s that doubles with each failure up to 5 s, and
 // varies by half, so that readers who failed together do not come back together.
@@ -87,14 +103,22 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 	return 0
 }
 
-// connectionError sorts the errors of a round trip: names that do not exist,
-// certificates, and refused plain HTTP stay as they are, the rest may pass. The
-// text of err is cut to a line: it may quote what a server wrote.
-func connectionError(ctx context.Context, host string, err error) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+// connectionError sorts the errors of a round trip for what: names that do not
+// exist, certificates, and refused plain HTTP stay as they are, the rest may
+// pass. Where ctx is done, its cause counts, not err. The text of err is cut to
+// a line: it may quote what a server wrote.
+func connectionError(ctx context.Context, what, host string, err error) error {
+	var t *transient
+	if errors.As(err, &t) {
+		return err // sorted already
 	}
-	out := &sentence{kind: err, text: host + ": " + printable(err.Error())}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+		if err != errStalled {
+			return err
+		}
+	}
+	out := &sentence{kind: err, text: fmt.Sprintf("%s: %s: %s", what, host, printable(err.Error()))}
 	if isLasting(err) {
 		return out
 	}

@@ -102,7 +102,7 @@ func (s *session) renew(ctx context.Context, generation int) error {
 	case r := <-done:
 		return r.Err
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return connectionError(ctx, s.authentication(), s.host(), nil)
 	}
 }
 
@@ -115,51 +115,64 @@ func (s *session) handshake(ctx context.Context) (http.RoundTripper, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.f.stall) // a helper may have asked its user, and taken longer
 	defer cancel()
-	base := transport.NewUserAgent(&wire{s.f, s.host()}, "")
+	w := &wire{f: s.f, host: s.host()}
+	base := transport.NewUserAgent(w, "")
 	rt, err := transport.NewWithContext(ctx, s.repo.Registry, auth, base, []string{s.repo.Scope(transport.PullScope)})
 	if err != nil {
-		return nil, s.handshakeError(ctx, err)
+		return nil, s.handshakeError(ctx, err, time.Duration(w.after.Load()))
 	}
 	return rt, nil
 }
 
 // handshakeError sorts the errors of a handshake. It does not pass on what
 // the registry or its token server wrote: they have been sent credentials, and
-// the answer of a token server may hold a token.
-func (s *session) handshakeError(ctx context.Context, err error) error {
+// the answer of a token server may hold a token. After is the pause that
+// either has asked for.
+func (s *session) handshakeError(ctx context.Context, err error, after time.Duration) error {
 	if isLasting(err) {
-		return connectionError(ctx, s.host(), err)
+		return connectionError(ctx, s.authentication(), s.host(), err)
 	}
 	var answer *transport.Error
 	if errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound {
 		return fmt.Errorf("%s does not answer as a registry does (404 Not Found)", s.host())
 	}
 	if answer != nil {
-		return s.statusError(answer.StatusCode, "", 0, fmt.Sprintf("authentication for %s", s.repo))
+		return s.statusError(answer.StatusCode, "", after, s.authentication())
 	}
 	if ctx.Err() == context.DeadlineExceeded {
 		return &transient{err: fmt.Errorf("%s: no answer in %v", s.host(), s.f.stall)}
 	}
 	var u *url.Error
 	if errors.As(err, &u) {
-		return connectionError(ctx, s.host(), err)
+		return connectionError(ctx, s.authentication(), s.host(), err)
 	}
 	return fmt.Errorf("%s: the registry's authentication makes no sense: %s", s.host(), printable(err.Error()))
 }
 
+// authentication names the handshake in errors.
+func (s *session) authentication() string { return "authentication for " + s.repo.String() }
+
+// A request is what is asked of a URL.
+type request struct {
+	method    string // "" means GET
+	header    http.Header
+	what      string // for errors
+	keepToken bool   // a refusal does not mean that we need new credentials
+}
+
 // send makes one request to the registry with our credentials, or elsewhere
 // without. Where the registry refuses the credentials, they are renewed.
-func (s *session) send(ctx context.Context, u *url.URL, header http.Header) (*http.Response, error) {
+func (s *session) send(ctx context.Context, u *url.URL, q request) (*http.Response, error) {
 	if u.Host != s.host() {
-		return roundTrip(ctx, s.f.foreign, u, header)
+		return roundTrip(ctx, s.f.foreign, u, q)
 	}
 	for renewals := 0; ; renewals++ {
 		rt, generation, err := s.authenticated(ctx)
 		if err != nil {
 			return nil, err
 		}
-		resp, err := roundTrip(ctx, rt, u, header)
-		if err != nil || !isRefusal(resp.StatusCode) || renewals == maxRenewals {
+		resp, err := roundTrip(ctx, rt, u, q)
+		if err != nil || !isRefusal(resp.StatusCode) || q.keepToken || renewals == maxRenewals {
 			return resp, err
 		}
 		discard(resp)
@@ -175,9 +188,9 @@ func isRefusal(status int) bool {
 
 // follow makes a request at u, and at all places it is redirected to. It
 // returns the last answer, and where it came from.
-func (s *session) follow(ctx context.Context, u *url.URL, header http.Header) (*http.Response, *url.URL, error) {
+func (s *session) follow(ctx context.Context, u *url.URL, q request) (*http.Response, *url.URL, error) {
 	for hops := 0; ; hops++ {
-		resp, err := s.send(ctx, u, header)
+		resp, err := s.send(ctx, u, q)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -188,22 +201,22 @@ func (s *session) follow(ctx context.Context, u *url.URL, header http.Header) (*
 		discard(resp)
 		next, err := u.Parse(location)
 		if err != nil || next.Scheme != "https" && next.Scheme != "http" || next.Host == "" {
-			return nil, nil, fmt.Errorf("%s redirects to what is not a URL", u.Host)
+			return nil, nil, fmt.Errorf("%s: %s redirects to what is not a URL", q.what, u.Host)
 		}
 		if hops == maxRedirects {
-			return nil, nil, fmt.Errorf("%s redirects more than %d times", s.host(), maxRedirects)
+			return nil, nil, fmt.Errorf("%s: %s redirects more than %d times", q.what, s.host(), maxRedirects)
 		}
 		next.User, next.Fragment = nil, ""
 		u = next
 	}
 }
 
-func roundTrip(ctx context.Context, rt http.RoundTripper, u *url.URL, header http.Header) (*http.Response, error) {
+func roundTrip(ctx context.Context, rt http.RoundTripper, u *url.URL, q request) (*http.Response, error) {
 	target := *u // transports change it
-	req := (&http.Request{Method: http.MethodGet, URL: &target, Host: u.Host, Header: header.Clone()}).WithContext(ctx)
+	req := (&http.Request{Method: q.method, URL: &target, Host: u.Host, Header: q.header.Clone()}).WithContext(ctx)
 	resp, err := rt.RoundTrip(req)
 	if err != nil {
-		return nil, connectionError(ctx, u.Host, err)
+		return nil, connectionError(ctx, q.what, u.Host, err)
 	}
 	return resp, nil
 }

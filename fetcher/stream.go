@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"strconv"
 )
@@ -14,8 +15,8 @@ type stream struct {
 	blob    *remoteBlob
 	connect func(off int64) (io.ReadCloser, error)
 	again   func(err error) error // nil after a pause, when another attempt is to be made
-	retry   *retrier
-	body    io.ReadCloser // nil when there is no connection
+	release func()                // of the context
+	body    io.ReadCloser         // nil when there is no connection
 	off     int64
 	err     error // from now on
 }
@@ -24,21 +25,24 @@ func (b *remoteBlob) open(ctx context.Context) (io.ReadCloser, error) {
 	if err := b.usable(); err != nil {
 		return nil, err
 	}
-	retry := b.src.f.retrier(b.what, b.src.f.timeout)
+	ctx, cancel := context.WithCancelCause(ctx)
+	unhook := context.AfterFunc(b.ctx, func() { cancel(context.Cause(b.ctx)) })
+	retry := b.src.f.retrier(b.what)
 	s := &stream{
 		blob:    b,
-		connect: func(off int64) (io.ReadCloser, error) { return b.openAt(ctx, off) },
+		connect: func(off int64) (io.ReadCloser, error) { return b.openAt(ctx, retry, off) },
 		again:   func(err error) error { return retry.again(ctx, err) },
-		retry:   retry,
+		release: func() { unhook(); cancel(nil) },
 	}
 	if err := s.reconnect(); err != nil {
+		s.release()
 		return nil, err
 	}
 	return s, nil
 }
 
-// Read implements io.Reader. It goes on after a fault as often as each
-// connection brings something, and as long as Fetcher.timeout otherwise.
+// Read implements io.Reader. It goes on after a fault for as long as the
+// retrier has patience.
 func (s *stream) Read(p []byte) (int, error) {
 	for s.err == nil {
 		if s.body == nil {
@@ -54,8 +58,6 @@ func (s *stream) Read(p []byte) (int, error) {
 		n, err := s.body.Read(p[:min(int64(len(p)), left)])
 		s.off += int64(n)
 		if n > 0 {
-			s.retry.progressed()
-			s.retry.extend()
 			return n, nil
 		}
 		if err != nil {
@@ -74,7 +76,7 @@ func (s *stream) broken(err error) error {
 		err = io.ErrUnexpectedEOF
 	}
 	var t *transient
-	if errors.As(err, &t) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+	if errors.As(err, &t) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, fs.ErrClosed) {
 		return err
 	}
 	return &transient{err: fmt.Errorf("%s: after %d of %d bytes: %w", s.blob.what, s.off, s.blob.layer.Size, err)}
@@ -113,6 +115,7 @@ func (s *stream) disconnect() {
 // Close implements io.Closer.
 func (s *stream) Close() error {
 	s.disconnect()
+	s.release()
 	if s.err == nil || s.err == io.EOF {
 		s.err = errors.New("the stream is closed")
 	}
@@ -121,8 +124,8 @@ func (s *stream) Close() error {
 
 // openAt opens the blob from off on: with a range, and where the server has
 // none by reading over what has been had.
-func (b *remoteBlob) openAt(ctx context.Context, off int64) (io.ReadCloser, error) {
-	w := b.src.f.watch(ctx)
+func (b *remoteBlob) openAt(ctx context.Context, retry *retrier, off int64) (io.ReadCloser, error) {
+	w := retry.watch(ctx)
 	resp, err := b.getFrom(w.ctx, off)
 	if err == nil {
 		if err = b.checkFrom(resp, off); err != nil {
@@ -133,11 +136,11 @@ func (b *remoteBlob) openAt(ctx context.Context, off int64) (io.ReadCloser, erro
 		w.stop()
 		return nil, err
 	}
-	body := &streamBody{w.reader(resp.Body), resp.Body, w}
+	body := &streamBody{w.reader(resp, b.what), resp.Body, w}
 	if resp.StatusCode == http.StatusOK {
-		if _, err := io.CopyN(io.Discard, body, off); err != nil {
+		if err := w.skip(body, off); err != nil {
 			body.Close()
-			return nil, connectionError(ctx, b.src.session.host(), err)
+			return nil, connectionError(ctx, b.what, resp.Request.URL.Host, err)
 		}
 	}
 	return body, nil

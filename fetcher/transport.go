@@ -34,6 +34,7 @@ func (f *Fetcher) connect() error {
 func (f *Fetcher) newTransport(config *tls.Config) http.RoundTripper {
 	return &meter{
 		agent:   f.opts.UserAgent,
+		plain:   f.insecure,
 		traffic: &f.traffic,
 		inner: &http.Transport{
 			Proxy:                 http.ProxyFromEnvironment,
@@ -50,14 +51,21 @@ func (f *Fetcher) newTransport(config *tls.Config) http.RoundTripper {
 	}
 }
 
-// A meter counts what goes through it, and says who we are.
+var errPlainHTTP = errors.New("plain HTTP is refused (it is for loopback addresses, and for TLS verification switched off)")
+
+// A meter is what every request goes through. It counts them, says who we are,
+// and refuses plain HTTP, also where a redirect leads to it.
 type meter struct {
 	inner   http.RoundTripper
 	agent   string
+	plain   bool // plain HTTP is for every host
 	traffic *traffic
 }
 
 func (m *meter) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Scheme != "https" && !m.plain && !isLoopback(req.URL.Host) {
+		return nil, errPlainHTTP
+	}
 	req = req.Clone(req.Context())
 	req.Header.Set("User-Agent", m.agent)
 	resp, err := m.inner.RoundTrip(req)
@@ -81,30 +89,32 @@ func (b *meteredBody) Read(p []byte) (int, error) {
 }
 
 // A wire is what a registry's authenticated transport is built on. It decides
-// what may go over plain HTTP, and who sees the client certificate.
+// who sees the client certificate.
 type wire struct {
-	f    *Fetcher
-	host string
+	f     *Fetcher
+	host  string
+	after atomic.Int64 // the last Retry-After; the handshake's errors do not have it
 }
-
-var errPlainHTTP = errors.New("plain HTTP is refused (it is for loopback addresses, and for TLS verification switched off)")
 
 // RoundTrip hides all challenges but that to a ping: the transport above would
 // answer each by getting a token for that request alone, and a hundred readers
 // would get a hundred. They renew together, in session.renew.
 func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.URL.Scheme != "https" && !w.f.insecure && !isLoopback(req.URL.Host) {
-		return nil, fmt.Errorf("%s: %w", req.URL.Host, errPlainHTTP)
-	}
 	inner := w.f.foreign
 	if req.URL.Host == w.host {
 		inner = w.f.registry
 	}
 	resp, err := inner.RoundTrip(req)
-	if err == nil && req.URL.Path != "/v2/" {
+	if err != nil {
+		return nil, err
+	}
+	if req.URL.Path != "/v2/" {
 		resp.Header.Del("WWW-Authenticate")
 	}
-	return resp, err
+	if after := retryAfter(resp.Header, w.f.now()); after > 0 {
+		w.after.Store(int64(after))
+	}
+	return resp, nil
 }
 
 // isLoopback tells whether a host or host:port is this machine.

@@ -119,9 +119,12 @@ func TestCertificateDirectoriesThatCannotBeUsed(t *testing.T) {
 		}
 		if _, err := New(&Options{CertDir: dir}); err == nil || !strings.Contains(err.Error(), dir) {
 			t.Errorf("%s: %v", name, err)
+		} else if !errors.Is(err, ErrOptions) {
+			t.Errorf("%s: %v is no ErrOptions", name, err)
 		}
 	}
-	if _, err := New(&Options{CertDir: filepath.Join(t.TempDir(), "missing")}); !errors.Is(err, os.ErrNotExist) {
+	_, err := New(&Options{CertDir: filepath.Join(t.TempDir(), "missing")})
+	if !errors.Is(err, os.ErrNotExist) || !errors.Is(err, ErrOptions) {
 		t.Errorf("a missing directory: %v", err)
 	}
 }
@@ -237,7 +240,7 @@ func TestPlainHTTPIsForLoopback(t *testing.T) {
 		if want {
 			continue
 		}
-		w := &wire{f, host}
+		w := &wire{f: f, host: host}
 		req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+host+"/v2/", nil)
 		if _, err := w.RoundTrip(req); !errors.Is(err, errPlainHTTP) {
 			t.Errorf("%s: %v", host, err)
