@@ -9,7 +9,10 @@ import (
 )
 
 // spanSize is the number of bytes, of the tar or of the blob, after which the next chance to start a span is taken.
-const spanSize = 1 << 20
+//
+// Somewhat less than a MiB: a program started from a lazy mount touches single pages all over a layer, and what it
+// fetches is whole spans. Half of it would double the windows, and so the index.
+const spanSize = 768 << 10
 
 // maxSpan bounds a span, decoded and compressed, in bytes. The codecs stay well below it; an index that
 // goes over it is damaged.

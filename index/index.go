@@ -14,7 +14,7 @@ import (
 )
 
 // An Index says what is in a layer and where. It doesn't change, and is safe for concurrent use as its file is. It
-// keeps about 100 bytes of memory for each span, that is for each MiB of tar or so; the rest is read from the file
+// keeps about 100 bytes of memory for each span, that is for each 768 KiB of tar or so; the rest is read from the file
 // when it's needed.
 type Index struct {
 	r io.ReaderAt

@@ -39,6 +39,7 @@ var exitCodes = []struct {
 }{
 	{as[usageError], exitUsage},
 	{is(fetcher.ErrReference), exitUsage},
+	{is(fetcher.ErrOptions), exitUsage},
 	{is(fetcher.ErrUnauthorized), exitAuth},
 	{is(fetcher.ErrMismatch), exitVerification},
 	{is(fetcher.ErrMalformed), exitVerification},

@@ -14,25 +14,6 @@ import (
 	"imgfs/layers"
 )
 
-func TestSplitPath(t *testing.T) {
-	for _, tt := range []struct{ in, ref, path string }{
-		{"alpine", "alpine", "/"},
-		{"alpine:/etc/passwd", "alpine", "/etc/passwd"},
-		{"alpine:3.20:/etc", "alpine:3.20", "/etc"},
-		{"localhost:5000/x:v1:/", "localhost:5000/x:v1", "/"},
-		{"docker://alpine", "docker://alpine", "/"},
-		{"docker://alpine:/bin", "docker://alpine", "/bin"},
-		{"oci:/srv/layout", "oci:/srv/layout", "/"},
-		{"oci:/srv/layout:/etc", "oci:/srv/layout", "/etc"},
-		{"oci:/srv/layout:v1:/etc/passwd", "oci:/srv/layout:v1", "/etc/passwd"},
-		{"oci:layout@sha256:abc:/a:/b", "oci:layout@sha256:abc", "/a:/b"},
-	} {
-		if ref, path := splitPath(tt.in); ref != tt.ref || path != tt.path {
-			t.Errorf("splitPath(%q) = %q, %q; want %q, %q", tt.in, ref, path, tt.ref, tt.path)
-		}
-	}
-}
-
 func TestPrintableLeavesNothingThatSteersATerminal(t *testing.T) {
 	for in, want := range map[string]string{
 		"plain name":         "plain name",
@@ -108,6 +89,8 @@ func TestErrorsHaveTheirExitCodesHoweverDeepTheyAreWrapped(t *testing.T) {
 		{&iofs.PathError{Op: "open", Path: "/x", Err: iofs.ErrNotExist}, 1},
 		{usageError{errors.New("unknown flag")}, 3},
 		{fetcher.ErrReference, 3},
+		{fetcher.ErrOptions, 3},
+		{fetcher.ErrOffline, 2},
 		{fetcher.ErrUnauthorized, 4},
 		{fetcher.ErrMismatch, 5},
 		{&index.MismatchError{What: "size"}, 5},

@@ -3,32 +3,14 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
 
+	"imgfs/fetcher"
 	"imgfs/layers"
 )
 
-// splitPath splits REF:/path. The path starts at the first ":/" after the transport's own colon: REF of
-// "oci:/srv/layout:v1:/etc/passwd" is "oci:/srv/layout:v1". Without a path it is the root.
-func splitPath(arg string) (ref, path string) {
-	transport := ""
-	if t, rest, ok := strings.Cut(arg, ":"); ok && (strings.HasPrefix(rest, "//") || t == "oci") {
-		transport = t + ":"
-		arg = rest
-		if strings.HasPrefix(rest, "//") {
-			transport += "//"
-			arg = rest[2:]
-		}
-	}
-	if i := strings.Index(arg, ":/"); i >= 0 {
-		return transport + arg[:i], arg[i+1:]
-	}
-	return transport + arg, "/"
-}
-
 // openPath opens the image of REF:/path and finds the path in it.
 func (s *session) openPath(ctx context.Context, arg string, follow bool) (*image, layers.Node, error) {
-	ref, path := splitPath(arg)
+	ref, path := fetcher.SplitPath(arg)
 	im, err := s.open(ctx, ref)
 	if err != nil {
 		return nil, 0, err
