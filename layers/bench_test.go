@@ -2,6 +2,7 @@ package layers_test
 
 import (
 	"fmt"
+	"iter"
 	"runtime"
 	"testing"
 
@@ -62,39 +63,73 @@ func debian(packages int) []*index.Entry {
 	return entries
 }
 
-// BenchmarkMerge merges over 100,000 files. Besides the time a file it reports what a file
-// costs in the tree, and how much of that is names and link targets.
-func BenchmarkMerge(b *testing.B) {
-	entries := debian(2600)
-	in := layers.Layer{Entries: func(yield func(*index.Entry, error) bool) {
+// merged is a tree of entries, and how many bytes it has in memory.
+func merged(t testing.TB, entries []*index.Entry) (tree *layers.Tree, size uint64) {
+	t.Helper()
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	tree, _, err := layers.Merge([]layers.Layer{{Entries: slice(entries)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := heap()
+	runtime.KeepAlive(entries)
+	runtime.KeepAlive(tree)
+	return tree, after - min(before, after)
+}
+
+func slice(entries []*index.Entry) iter.Seq2[*index.Entry, error] {
+	return func(yield func(*index.Entry, error) bool) {
 		for _, e := range entries {
 			if !yield(e, nil) {
 				return
 			}
 		}
-	}}
-	var before, after runtime.MemStats
-	var tree *layers.Tree
+	}
+}
+
+// textOf is how many bytes of names and targets a tree has.
+func textOf(tree *layers.Tree) (n uint64) {
+	for i := range layers.Node(tree.Len()) {
+		n += uint64(len(tree.Name(i)) + len(tree.Readlink(i)))
+	}
+	return n
+}
+
+func TestAFileTakes64BytesAndItsName(t *testing.T) {
+	tree, size := merged(t, debian(2600))
+	files := uint64(tree.Len())
+	if files < 100_000 {
+		t.Fatalf("%d files", files)
+	}
+	// The allocator rounds up, and the runtime has things of its own on the heap.
+	if want, most := 64*files+textOf(tree), 72*files+textOf(tree); size < want || size > most {
+		t.Errorf("%d files have %d bytes, want from %d to %d", files, size, want, most)
+	}
+}
+
+// BenchmarkMerge merges over 100,000 files. Besides the time a file it reports what a file
+// costs in the tree, and how much of that is names and link targets.
+func BenchmarkMerge(b *testing.B) {
+	entries := debian(2600)
 	b.ReportAllocs()
 	for b.Loop() {
-		tree, _, _ = layers.Merge([]layers.Layer{in})
+		if _, _, err := layers.Merge([]layers.Layer{{Entries: slice(entries)}}); err != nil {
+			b.Fatal(err)
+		}
 	}
-	files := tree.Len()
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(files), "ns/file")
-	runtime.GC()
-	runtime.ReadMemStats(&after)
-	text := 0
-	for n := range layers.Node(files) {
-		text += len(tree.Name(n)) + len(tree.Readlink(n))
-	}
-	runtime.KeepAlive(tree)
-	tree = nil
-	runtime.GC()
-	runtime.ReadMemStats(&before)
-	b.ReportMetric(float64(files), "files")
-	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(files), "B/file")
-	b.ReportMetric(float64(text)/float64(files), "text-B/file")
-	runtime.KeepAlive(entries)
+	spent := b.Elapsed()
+	tree, size := merged(b, entries)
+	files := float64(tree.Len())
+	b.ReportMetric(float64(spent.Nanoseconds())/float64(b.N)/files, "ns/file")
+	b.ReportMetric(files, "files")
+	b.ReportMetric(float64(size)/files, "B/file")
+	b.ReportMetric(float64(textOf(tree))/files, "text-B/file")
 }
 
 // BenchmarkLookup finds every name in its directory.

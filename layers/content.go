@@ -17,6 +17,9 @@ const (
 	maxMinor  = 1<<20 - 1
 )
 
+// extentSize is the bytes of an index.Extent.
+const extentSize = 24
+
 var (
 	errTarget  = errors.New("link target is empty, longer than 4095 bytes or has a NUL in it")
 	errDevice  = errors.New("device number that Linux does not have")
@@ -61,6 +64,9 @@ func (d *draft) setContent(ino *inode, e *index.Entry) error {
 	case len(e.Extents) == 1 && stored == e.Size:
 		ino.ref = uint64(e.Extents[0].Offset)
 	default:
+		if err := d.hold(extentSize * len(e.Extents)); err != nil {
+			return err
+		}
 		ino.isSparse = true
 		ino.ref = uint64(len(d.sparse))
 		extents := append([]index.Extent(nil), e.Extents...)
@@ -73,6 +79,9 @@ func (d *draft) setContent(ino *inode, e *index.Entry) error {
 func (d *draft) setTarget(ino *inode, target string) error {
 	if target == "" || len(target) > maxTarget || strings.IndexByte(target, 0) >= 0 {
 		return errTarget
+	}
+	if err := d.hold(len(target)); err != nil {
+		return err
 	}
 	ino.mode = syscall.S_IFLNK | 0o777
 	ino.size = uint64(len(target))

@@ -24,6 +24,7 @@
 //   - A parent that is a file is an error. (umoci: newer ones make it a directory.) A marker there is ignored. (Here
 //     we follow umoci, which writes such markers.)
 //   - Attributes "trusted.*" are dropped, "security.selinux" is kept. (umoci: the other way round.)
+//   - A file's mode is its entry's, and changes the entry's ACL as chmod(2) does. (umoci: the ACL changes the mode.)
 //   - An entry for the root that isn't a directory is ignored. (umoci: an error.)
 //
 // In these a Tree is not as containerd makes it:
@@ -39,13 +40,16 @@
 //   - Times before 1970 are kept. (containerd makes them 1970.)
 //   - Entries of unknown types are skipped. (Both reject the layer, for '7' and old GNU sparse files too, which
 //     are regular files here.)
+//   - A malformed POSIX ACL, and a default one of what is no directory, is dropped. (Both reject the layer.)
+//   - Nothing inherits a directory's default ACL or group. (containerd's files inherit both; umoci's no ACL.)
 //   - At most 40 symbolic links are followed for a path. (containerd and umoci: 255.)
 //
 // Directories that no entry describes have mode 0755, owner 0:0 and the time 0. (Peers: the time of the unpacking.)
 //
 // # Hostile layers
 //
-// Time and memory that Merge takes are in proportion to the number of entries and the length of their names, whatever they say:
-// removing a directory takes constant time, nothing is recursive, and the names, the missing parents and the bytes of
-// symbolic links that are walked are bounded.
+// Time and memory that Merge takes are in proportion to the number of entries, the length of their names and the bytes of
+// their attributes, sparse maps and link targets, whatever they say: removing a directory takes constant time,
+// nothing is recursive, and the names, the missing parents, the bytes of symbolic links that are walked and those
+// that attributes, maps and targets take are bounded.
 package layers

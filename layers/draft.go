@@ -54,9 +54,18 @@ const (
 	maxMadeFactor = 8
 )
 
+// What entries bring besides names is held until the end of the merge, also what belongs to files
+// that are replaced. These bound the bytes of it: some to start with, which are far more than what any image
+// has, and some for each entry.
+const (
+	freeHeld     = 64 << 20
+	heldPerEntry = 1 << 10
+)
+
 var (
 	errTooMany = errors.New("too many names for one tree")
 	errMade    = errors.New("too many missing parents")
+	errHeld    = errors.New("attributes, sparse maps and link targets take too much memory")
 )
 
 // A draft is the tree while layers are applied.
@@ -68,6 +77,7 @@ type draft struct {
 	targets []byte // of all links
 	sparse  []sparse
 	xattrs  xattrSets
+	held    int64    // bytes of the last three
 	now     uint32   // the entry being applied; the first one is 1
 	start   uint32   // the first entry of the layer being applied
 	starts  []uint32 // the first entries of all layers so far
@@ -91,6 +101,14 @@ func newDraft() *draft {
 func (d *draft) name(id uint32) []byte {
 	p := &d.spots[id]
 	return d.names[p.name : p.name+uint32(p.nameLen)]
+}
+
+// hold accounts for bytes of attributes, sparse maps or targets.
+func (d *draft) hold(bytes int) error {
+	if d.held += int64(bytes); d.held > freeHeld+heldPerEntry*int64(d.now) {
+		return errHeld
+	}
+	return nil
 }
 
 func (d *draft) at(id uint32) *inode { return &d.inodes[d.spots[id].inode] }

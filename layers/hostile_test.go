@@ -26,10 +26,11 @@ func mergeEntries(entries iter.Seq[index.Entry]) result {
 	return r
 }
 
-// These layers are small for what they are, and would take minutes if anything in Merge went over
-// a directory, a subtree or a path once for each entry.
+// These layers are small for what they are. If anything in Merge went over a directory, a subtree or a set of
+// attributes once for each entry, that would be 10^11 steps and more: the test would run into
+// go test's limit of time.
 func TestLayersThatWantToTakeLong(t *testing.T) {
-	const many = 200_000
+	const many = 500_000
 	file := func(name string, args ...any) index.Entry {
 		return index.Entry{Name: fmt.Sprintf(name, args...), Type: index.TypeRegular}
 	}
@@ -58,14 +59,24 @@ func TestLayersThatWantToTakeLong(t *testing.T) {
 		}, 3},
 		"the deepest of paths, again and again": {func(yield func(index.Entry) bool) {
 			deep := strings.Repeat("d/", 2000)
-			for i := range many / 10 {
+			for i := range many / 50 {
 				if !yield(file("%s%d", deep, i)) || !yield(file("%s.wh.%d", deep, i)) {
 					return
 				}
 			}
-		}, 1 + 2000 + many/10},
+		}, 1 + 2000 + many/50},
 		"a file with as many names as there can be": {func(yield func(index.Entry) bool) {
 			if !yield(file("t")) {
+				return
+			}
+			for i := range many {
+				if !yield(index.Entry{Name: fmt.Sprint(i), Linkname: "t", Type: index.TypeLink}) {
+					return
+				}
+			}
+		}, 2 + many},
+		"a file with a MiB of attributes and as many names as there can be": {func(yield func(index.Entry) bool) {
+			if !yield(index.Entry{Name: "t", Type: index.TypeRegular, Xattrs: mebibyte()}) {
 				return
 			}
 			for i := range many {
@@ -83,6 +94,14 @@ func TestLayersThatWantToTakeLong(t *testing.T) {
 			checkCounts(t, r.tree)
 		})
 	}
+}
+
+// mebibyte is as many attributes as an entry can have.
+func mebibyte() (x []index.Xattr) {
+	for i := range 16 {
+		x = append(x, index.Xattr{Name: fmt.Sprintf("user.%02d", i), Value: strings.Repeat("v", 1<<16)})
+	}
+	return x
 }
 
 // checkCounts checks that all nodes are children, in order: what checkInvariants does, without the paths.
@@ -106,6 +125,7 @@ func checkCounts(t *testing.T, tree *layers.Tree) {
 
 func TestLayersThatWantTooMuch(t *testing.T) {
 	const enough = 1 << 20 // entries, at which any bound is long passed
+	const memory = "too much memory"
 	long := strings.Repeat("a/../", 800)
 	for name, test := range map[string]struct {
 		entries iter.Seq[index.Entry]
@@ -134,6 +154,65 @@ func TestLayersThatWantTooMuch(t *testing.T) {
 				}
 			}
 		}, "lead too far"},
+		"a map of many extents for each entry": {func(yield func(index.Entry) bool) {
+			extents := make([]index.Extent, 100_000)
+			for i := range extents {
+				extents[i] = index.Extent{Logical: 2 * int64(i), Length: 1}
+			}
+			for range enough {
+				if !yield(index.Entry{Name: "same", Type: '0', Size: 1 << 20, Extents: extents}) {
+					return
+				}
+			}
+		}, memory},
+		"other attributes for the same file, over and over": {func(yield func(index.Entry) bool) {
+			for i := range enough {
+				x := append(mebibyte(), index.Xattr{Name: "user.number", Value: fmt.Sprint(i)})
+				if !yield(index.Entry{Name: "same", Type: '0', Xattrs: x}) {
+					return
+				}
+			}
+		}, memory},
+		"another attribute with each hard link": {func(yield func(index.Entry) bool) {
+			if !yield(index.Entry{Name: "t", Type: '0', Xattrs: mebibyte()}) {
+				return
+			}
+			for i := range enough {
+				x := []index.Xattr{{Name: "user.number", Value: fmt.Sprint(i)}}
+				if !yield(index.Entry{Name: fmt.Sprint(i), Linkname: "t", Type: '1', Xattrs: x}) {
+					return
+				}
+			}
+		}, memory},
+		"one of two attributes with each hard link": {func(yield func(index.Entry) bool) {
+			if !yield(index.Entry{Name: "t", Type: '0', Xattrs: mebibyte()}) {
+				return
+			}
+			for i := range enough {
+				x := []index.Xattr{{Name: "user.number", Value: fmt.Sprint(i % 2)}}
+				if !yield(index.Entry{Name: fmt.Sprint(i), Linkname: "t", Type: '1', Xattrs: x}) {
+					return
+				}
+			}
+		}, memory},
+		"one of two modes with each hard link to a file with an ACL": {func(yield func(index.Entry) bool) {
+			x := append([]index.Xattr{{Name: "system.posix_acl_access", Value: acl("u6 U7 g4 m7 o4")}}, mebibyte()...)
+			if !yield(index.Entry{Name: "t", Type: '0', Xattrs: x}) {
+				return
+			}
+			for i := range enough {
+				if !yield(index.Entry{Name: fmt.Sprint(i), Linkname: "t", Type: '1', Mode: uint32(i % 2)}) {
+					return
+				}
+			}
+		}, memory},
+		"a long target for a link, over and over": {func(yield func(index.Entry) bool) {
+			for range enough {
+				if !yield(index.Entry{Name: "same", Linkname: long[:4000], Type: '2'}) {
+					return
+				}
+			}
+		}, memory},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if r := mergeEntries(test.entries); r.err == nil || !strings.Contains(r.err.Error(), test.text) {

@@ -10,9 +10,6 @@ import (
 	. "imgfs/internal/testimage"
 )
 
-// netRaw is what setcap cap_net_raw+ep stores.
-const netRaw = "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
-
 func TestHardLinks(t *testing.T) {
 	run(t, []mergeTest{
 		{
@@ -209,15 +206,4 @@ func TestKindsOfEntries(t *testing.T) {
 			want: checks(hasNlink("d", 4), hasNlink("d/a", 2), hasNlink("/", 3)),
 		},
 	})
-}
-
-func TestAttributesThatCantBeSetAreDropped(t *testing.T) {
-	r := merge(t, indexed(t, stack(layer(
-		File("f", "", Xattr("trusted.a", "1"), Xattr("nothing", "1"), Xattr("system.other", "1"), Xattr("user.", "1")),
-		Symlink("s", "f", Xattr("user.a", "1"), Xattr("security.a", "1"))))))
-	hasXattrs("f")(t, r)
-	hasXattrs("s", index.Xattr{Name: "security.a", Value: "1"})(t, r)
-	if len(r.warnings) != 5 {
-		t.Errorf("warnings: %q", r.warnings)
-	}
 }

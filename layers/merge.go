@@ -29,7 +29,7 @@ var (
 
 // Merge applies layers, bottom first, and gives the resulting tree and what was odd on
 // the way. What can't be applied ends it with an *EntryError; an error of a layer's
-// Entries is wrapped. It takes time and memory in proportion to the entries.
+// Entries is wrapped. It takes time and memory in proportion to the entries and what they hold.
 func Merge(layers []Layer) (*Tree, []Warning, error) {
 	if len(layers) > maxLayers {
 		return nil, nil, errTooManyLayers
@@ -178,9 +178,15 @@ func (m *merger) place(id uint32, visible bool, e *index.Entry) error {
 		mtimeSec:  e.MtimeSec,
 		mtimeNsec: e.MtimeNsec,
 		layer:     m.number,
-		xattrs:    m.xattrs.intern(m.settable(e.Xattrs, uint32(kind))),
 	}
 	if err := m.describe(&ino, e); err != nil {
+		return err
+	}
+	xattrs, err := m.settable(e.Xattrs, ino.kind())
+	if err != nil {
+		return err
+	}
+	if err := m.setXattrs(&ino, xattrs); err != nil {
 		return err
 	}
 	m.leave(id, visible)
@@ -228,8 +234,11 @@ func (m *merger) placeLink(id uint32, visible bool, e *index.Entry) error {
 	if ino.kind() != syscall.S_IFLNK {
 		ino.mode = uint16(ino.kind()) | uint16(e.Mode&0o7777)
 	}
-	ino.xattrs = m.xattrs.relink(ino.xattrs, m.settable(e.Xattrs, ino.kind()))
-	return nil
+	xattrs, err := m.settable(e.Xattrs, ino.kind())
+	if err != nil {
+		return err
+	}
+	return m.addXattrs(ino, xattrs)
 }
 
 // linkTarget finds what a hard link is to, in the tree as it stands. A symbolic link
@@ -264,7 +273,7 @@ func (m *merger) linkTarget(name string) (uint32, error) {
 
 // settable are the attributes among an entry's which a file of that kind gets. The
 // result is valid until the next call.
-func (m *merger) settable(all []index.Xattr, kind uint32) []index.Xattr {
+func (m *merger) settable(all []index.Xattr, kind uint32) ([]index.Xattr, error) {
 	m.scratch = m.scratch[:0]
 	for _, x := range all {
 		switch {
@@ -272,9 +281,13 @@ func (m *merger) settable(all []index.Xattr, kind uint32) []index.Xattr {
 			m.warn("attribute %s of overlayfs is dropped", quote(x.Name))
 		case !settable(x.Name, kind):
 			m.warn("attribute %s can't be set on such a file: dropped", quote(x.Name))
+		case x.Name == capability && !validCapability(x.Value):
+			return nil, errCapability
+		case (x.Name == aclAccess || x.Name == aclDefault) && !validACL(x.Value):
+			m.warn("attribute %s is no ACL that Linux takes: dropped", quote(x.Name))
 		default:
 			m.scratch = append(m.scratch, x)
 		}
 	}
-	return m.scratch
+	return m.scratch, nil
 }

@@ -170,12 +170,12 @@ func (t *Tree) Xattrs(n Node) []index.Xattr { return t.xattrs[t.nodes[n].xattrs]
 
 // Xattr is the value of one extended attribute of n.
 func (t *Tree) Xattr(n Node, name string) (value string, ok bool) {
-	for i := range t.Xattrs(n) {
-		if x := &t.Xattrs(n)[i]; x.Name == name {
-			return x.Value, true
-		}
+	list := t.Xattrs(n)
+	i, ok := findXattr(list, name)
+	if !ok {
+		return "", false
 	}
-	return "", false
+	return list[i].Value, true
 }
 
 // Layer is the position, bottom first, of the layer whose entry gave n its name and
