@@ -197,7 +197,7 @@ func TestBadCommandLinesAndPlaces(t *testing.T) {
 		{"a mountpoint that is a file", 6, []string{full}, []string{"mount", good, filepath.Join(full, "file")}},
 		{"a mountpoint that is not there", 6, []string{h.path("missing")}, []string{"mount", good, h.path("missing")}},
 		{"an unmount of what is not mounted", 6, []string{empty}, []string{"umount", empty}},
-		{"nothing cached and offline", 1, []string{"offline"}, []string{"mount", "--offline", registry.Addr + "/test/x:v1", empty}},
+		{"nothing cached and offline", 2, []string{"offline"}, []string{"mount", "--offline", registry.Addr + "/test/x:v1", empty}},
 		{"a registry that is not there", 1, []string{"127.0.0.1:1"}, []string{"mount", "127.0.0.1:1/test/x:v1", empty}},
 	}
 	for _, test := range tests {
