@@ -33,6 +33,16 @@ func kill(t *testing.T, pid int, signal syscall.Signal) {
 	}
 }
 
+// signal sends the server of a mount a signal, and waits for its end.
+func (h *host) signal(t *testing.T, dir string, signal syscall.Signal) {
+	t.Helper()
+	pid := h.state(t, dir).PID
+	kill(t, pid, signal)
+	if !waitExit(t, pid) {
+		t.Fatal("the server did not end")
+	}
+}
+
 func TestInodeNumbersAreTheSameInEveryMount(t *testing.T) {
 	im := get(t, theImages).Python()
 	inodes := func(ref string) map[string]uint64 {
@@ -112,11 +122,7 @@ func TestAForegroundMountEndsWithItsSignal(t *testing.T) {
 func TestSIGTERMUnmounts(t *testing.T) {
 	h := newHost(t)
 	dir := h.mount(t, small(t))
-	pid := h.state(t, dir).PID
-	kill(t, pid, syscall.SIGTERM)
-	if !waitExit(t, pid) {
-		t.Fatal("the server did not end")
-	}
+	h.signal(t, dir, syscall.SIGTERM)
 	h.checkNoMounts(t)
 }
 
@@ -192,11 +198,7 @@ func TestABusyMountIsNotUnmountedUnlessLazily(t *testing.T) {
 func TestAKilledServerIsSeenAndCleared(t *testing.T) {
 	h := newHost(t)
 	dir := h.mount(t, small(t))
-	pid := h.state(t, dir).PID
-	kill(t, pid, syscall.SIGKILL)
-	if !waitExit(t, pid) {
-		t.Fatal("the server did not end")
-	}
+	h.signal(t, dir, syscall.SIGKILL)
 	if s := h.state(t, dir); s == nil || s.Alive || s.Stats != nil {
 		t.Errorf("ps says of a killed server: %+v", s)
 	}

@@ -43,11 +43,7 @@ func TestAMountHoldsNoFilesOfItsCaller(t *testing.T) {
 func TestAHangupUnmounts(t *testing.T) {
 	h := newHost(t)
 	dir := h.mount(t, small(t))
-	pid := h.state(t, dir).PID
-	kill(t, pid, syscall.SIGHUP)
-	if !waitExit(t, pid) {
-		t.Fatal("the server did not end")
-	}
+	h.signal(t, dir, syscall.SIGHUP)
 	h.checkNoMounts(t)
 }
 
@@ -68,11 +64,7 @@ func TestADamagedRecordIsNoHindrance(t *testing.T) {
 func TestADeadMountIsClearedThoughItsPlaceIsGone(t *testing.T) {
 	h := newHost(t)
 	dir := h.mount(t, small(t))
-	pid := h.state(t, dir).PID
-	kill(t, pid, syscall.SIGKILL)
-	if !waitExit(t, pid) {
-		t.Fatal("the server did not end")
-	}
+	h.signal(t, dir, syscall.SIGKILL)
 	if err := unix.Unmount(dir, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -88,11 +80,7 @@ func TestADeadMountIsClearedThoughItsPlaceIsGone(t *testing.T) {
 func TestADeadRecordDoesNotEndALiveMount(t *testing.T) {
 	h, other := newHost(t), newHost(t)
 	dir := h.mount(t, small(t))
-	pid := h.state(t, dir).PID
-	kill(t, pid, syscall.SIGKILL)
-	if !waitExit(t, pid) {
-		t.Fatal("the server did not end")
-	}
+	h.signal(t, dir, syscall.SIGKILL)
 	// With another run-time directory the dead mount is known by the mount table alone.
 	other.ok(t, "mount", small(t), dir)
 	defer other.umount(t, dir)
