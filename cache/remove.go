@@ -114,7 +114,7 @@ func (c *Cache) named(items []Item, s Selection) ([]Item, error) {
 		d = digest.Digest(s.Ref[strings.LastIndexByte(s.Ref, '@')+1:])
 	}
 	if !slices.ContainsFunc(items, isRoot) {
-		return nil, fmt.Errorf("nothing is cached for %s: %w", cmp.Or(s.Ref, d.String()), fs.ErrNotExist)
+		return nil, notCachedError(cmp.Or(s.Ref, d.String()))
 	}
 	only := c.reachedOnlyBy(items, isRoot, d)
 	return slices.DeleteFunc(items, func(it Item) bool {
@@ -174,3 +174,9 @@ func (c *Cache) reach(d digest.Digest, seen map[digest.Digest]bool) {
 		}
 	}
 }
+
+// A notCachedError names a ref or a digest of which there is nothing.
+type notCachedError string
+
+func (e notCachedError) Error() string        { return "nothing is cached for " + string(e) }
+func (e notCachedError) Is(target error) bool { return target == fs.ErrNotExist }

@@ -150,7 +150,7 @@ func (s *session) handshakeError(ctx context.Context, err error, after time.Dura
 }
 
 // authentication names the handshake in errors.
-func (s *session) authentication() string { return "authentication for " + s.repo.String() }
+func (s *session) authentication() string { return "first contact for " + s.repo.String() }
 
 // A request is what is asked of a URL.
 type request struct {
@@ -253,7 +253,7 @@ func (s *session) statusError(status int, code string, after time.Duration, what
 	}
 	switch {
 	case isRefusal(status):
-		return errorf(ErrUnauthorized, "%s: registry %s refuses access (%s): it does not exist, or needs other credentials", what, s.host(), text)
+		return errorf(ErrUnauthorized, "%s: registry %s refuses access (%s): the repository does not exist, or needs other credentials", what, s.host(), text)
 	case status == http.StatusNotFound:
 		return errorf(ErrNotFound, "%s: not found in registry %s", what, s.host())
 	}

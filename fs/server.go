@@ -108,7 +108,7 @@ func unmountFailed(dir string, err error) error {
 	}
 	e := &MountError{Op: "unmount", Dir: dir, Problem: err.Error(), Err: err}
 	if errors.Is(err, syscall.EBUSY) {
-		e.Problem, e.Fix = "in use", "fuser -vm "+dir+" shows by whom; a lazy unmount detaches it even so"
+		e.Problem, e.Fix = "in use", "unmount what is mounted inside (findmnt -R "+dir+"), end who works in it (fuser -vm "+dir+"), or detach it with --lazy"
 	}
 	return e
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	iofs "io/fs"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -110,7 +111,8 @@ func (a *app) cacheRemoveCommand() *cobra.Command {
 		Use:   "rm [flags] [DIGEST|REF]…",
 		Short: "Remove things from the cache",
 		Long: `Remove things from the cache: all of one kind (--blobs, --indexes), everything (--all),
-or what belongs to digests and images. What a live mount uses stays, and is named.`,
+or what belongs to digests and images of registries (an OCI layout is read in place and leaves nothing but
+the indexes of its layers). Blobs and indexes that a live mount uses stay, and are named.`,
 		Example: `  imgfs cache rm --blobs            # layers stay indexed, their bytes are fetched again on demand
   imgfs cache rm debian:12`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -148,6 +150,7 @@ func (a *app) removeFromCache(f *cacheFlags, kinds []cache.Kind, args []string) 
 	}
 	defer c.Close()
 	var freed int64
+	defer func() { fmt.Fprintf(a.stderr, "%s freed\n", humanBytes(freed)) }()
 	inUse := 0
 	for _, sel := range selections {
 		r, err := c.Remove(sel)
@@ -165,7 +168,6 @@ func (a *app) removeFromCache(f *cacheFlags, kinds []cache.Kind, args []string) 
 			return err
 		}
 	}
-	fmt.Fprintf(a.stderr, "%s freed\n", humanBytes(freed))
 	if inUse > 0 {
 		return fmt.Errorf("%d of the things to remove are in use", inUse)
 	}
@@ -182,6 +184,9 @@ func cacheSelections(kinds []cache.Kind, args []string) ([]cache.Selection, erro
 		if d, err := digest.Parse(arg); err == nil {
 			all = append(all, cache.Selection{Kinds: kinds, Digest: d})
 			continue
+		}
+		if strings.HasPrefix(arg, digest.Canonical.String()+":") {
+			return nil, usageError{fmt.Errorf("%s is not a digest: sha256 has 64 hexadecimal digits", arg)}
 		}
 		ref, err := fetcher.ParseReference(arg)
 		if err != nil {

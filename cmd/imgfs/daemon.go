@@ -37,6 +37,8 @@ func commandLine() ([]string, error) {
 	}
 	os.Unsetenv(childEnv)
 	isChild = true
+	// For ps and top; /proc/self/exe would be "exe".
+	_ = os.WriteFile("/proc/self/comm", []byte("imgfs"), 0)
 	unix.CloseOnExec(readyFD)
 	go endWithParent()
 	var args []string
@@ -71,7 +73,8 @@ func (e exitError) Error() string {
 }
 
 // runInBackground starts this command line in the background and returns once the mount is usable, with where it is.
-func runInBackground(ctx context.Context, args []string, stderr io.Writer) (mountpoint string, err error) {
+// shown is what ps(1) shows of it.
+func runInBackground(ctx context.Context, args, shown []string, stderr io.Writer) (mountpoint string, err error) {
 	line, err := json.Marshal(args)
 	if err != nil {
 		return "", err
@@ -81,7 +84,7 @@ func runInBackground(ctx context.Context, args []string, stderr io.Writer) (moun
 		return "", err
 	}
 	defer ready.Close()
-	cmd := exec.Command("/proc/self/exe", "mount")
+	cmd := exec.Command("/proc/self/exe", append([]string{"mount"}, shown...)...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Env = append(os.Environ(), childEnv+"=1")
 	cmd.ExtraFiles = []*os.File{readyW}

@@ -9,15 +9,15 @@ import (
 )
 
 func (a *app) manifestCommand() *cobra.Command {
-	return a.documentCommand("manifest", "Print an image's manifest, byte for byte", func(im *fetcher.Image) []byte { return im.Manifest })
+	return a.documentCommand("manifest", "Print the manifest of the image for the platform, byte for byte", func(im *fetcher.Image) []byte { return im.Manifest })
 }
 
 func (a *app) configCommand() *cobra.Command {
-	return a.documentCommand("config", "Print an image's config, byte for byte", func(im *fetcher.Image) []byte { return im.Config })
+	return a.documentCommand("config", "Print the config of the image for the platform, byte for byte", func(im *fetcher.Image) []byte { return im.Config })
 }
 
 func (a *app) digestCommand() *cobra.Command {
-	return a.documentCommand("digest", "Print the digest that a reference resolves to", func(im *fetcher.Image) []byte {
+	return a.documentCommand("digest", "Print the digest that a reference resolves to: of the index, if it names one", func(im *fetcher.Image) []byte {
 		return fmt.Appendln(nil, im.Digest)
 	})
 }

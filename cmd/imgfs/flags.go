@@ -26,7 +26,7 @@ func (f *imageFlags) add(s *pflag.FlagSet) {
 	s.StringVar(&f.authfile, "authfile", "", "file with registry credentials (default: podman's and docker's files)")
 	s.StringVar(&f.creds, "creds", "", "registry credentials, USER:PASSWORD (others can see a command line: --authfile keeps them from it)")
 	s.StringVar(&f.certDir, "cert-dir", "", "directory with CA certificates (*.crt) and client certificates (*.cert, *.key)")
-	s.BoolVar(&f.tlsVerify, "tls-verify", true, "require HTTPS with a valid certificate; off also allows plain HTTP (always allowed on loopback)")
+	s.BoolVar(&f.tlsVerify, "tls-verify", true, "require HTTPS with a valid certificate; --tls-verify=false also allows plain HTTP (which loopback always may)")
 	s.BoolVar(&f.offline, "offline", false, "use the cache only, no network")
 }
 

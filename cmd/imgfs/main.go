@@ -73,6 +73,7 @@ It needs no daemon and no conversion: the first mount streams and indexes each l
 every later one fetches only the bytes that are touched.
 
 Exit codes: 0 ok; 1 failed; 2 not found; 3 usage; 4 authentication; 5 verification failed; 6 mount or privilege.`,
+		Version:       programVersion(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {

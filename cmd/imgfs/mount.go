@@ -61,7 +61,7 @@ or oci:DIR[:TAG|@DIGEST]. The command returns when the mount is usable; "imgfs u
 }
 
 func (a *app) mountInBackground(ctx context.Context, args []string) error {
-	dir, err := runInBackground(ctx, a.args, a.stderr)
+	dir, err := runInBackground(ctx, a.args, args, a.stderr)
 	if err != nil || len(args) == 2 {
 		return err
 	}

@@ -15,7 +15,10 @@ func (a *app) psCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ps",
 		Short: "List this user's mounts and what they fetched",
-		Args:  cobra.NoArgs,
+		Long: `List the mounts of this user's runtime directory ($XDG_RUNTIME_DIR/imgfs, /run/imgfs for root), and dead mounts.
+FETCHED is all that came over the network, of the compressed size of the image; REQUESTS how many requests that took;
+SPANS the pieces of layers that were decoded; HITS the reads that found their piece decoded.`,
+		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			all, err := a.mountsWithStats()
 			if err != nil {

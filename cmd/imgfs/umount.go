@@ -88,6 +88,11 @@ func (a *app) waitForEnd(ctx context.Context, m mountState) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
+	notice := time.AfterFunc(2*time.Second, func() {
+		fmt.Fprintf(a.stderr, "imgfs: %s is unmounted; waiting for its server (process %d), which a read of the registry or another mount "+
+			"on top of it (an overlay, a mount namespace) keeps\n", m.Mountpoint, m.PID)
+	})
+	defer notice.Stop()
 	for {
 		s, err := readState(statePath(dir, m.ID, "json"))
 		if err != nil || !s.Alive {
@@ -95,8 +100,8 @@ func (a *app) waitForEnd(ctx context.Context, m mountState) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s is unmounted, but its server (process %d) has not ended", m.Mountpoint, m.PID)
-		case <-time.After(10 * time.Millisecond):
+			return fmt.Errorf("%s is unmounted, but its server (process %d) has not ended: it does when nothing uses the mount any more", m.Mountpoint, m.PID)
+		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
