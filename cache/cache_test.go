@@ -1,7 +1,9 @@
 package cache
 
 import (
+	"bytes"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -344,6 +346,29 @@ func TestFailedTempLeavesNothing(t *testing.T) {
 	}
 	_, _, err = h.HasBlob(s.digest)
 	wantAbsent(t, err)
+}
+
+func TestAWriteGoesOnWhenThereIsRoomAgain(t *testing.T) {
+	h := newHouseIn(t, smallDisk(t, 1<<20))
+	blob, index := h.blob(512<<10), h.blob(768<<10)
+	inTheWay, err := h.Create(Blobs, blob.digest)
+	must(t, err)
+	write(t, inTheWay, blob.data)
+	tmp, err := h.Create(Indexes, index.digest)
+	must(t, err)
+	n, err := tmp.Write(index.data)
+	if !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("Write: %v", err)
+	}
+	must(t, inTheWay.Abort())
+	write(t, tmp, index.data[n:])
+	must(t, tmp.Commit())
+	f, err := h.OpenIndex(index.digest)
+	must(t, err)
+	defer f.Close()
+	if got, err := io.ReadAll(f); err != nil || !bytes.Equal(got, index.data) {
+		t.Errorf("the index has %d bytes (%v), not those that were written", len(got), err)
+	}
 }
 
 func write(t *testing.T, tmp *Temp, b []byte) {

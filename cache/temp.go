@@ -64,13 +64,11 @@ func (c *Cache) create(name string, blob bool) (*Temp, error) {
 	}
 }
 
-// Write appends p. After an error, Commit fails too.
+// Write appends p. After an error, what is left of p may be written again, if
+// there is room now; until that succeeds, Commit fails too.
 func (t *Temp) Write(p []byte) (int, error) {
 	if t.f == nil {
 		return 0, fmt.Errorf("cache: write to %s: %w", t.name, os.ErrClosed)
-	}
-	if t.writeErr != nil {
-		return 0, t.writeErr
 	}
 	off := t.size
 	if t.blob {
@@ -78,6 +76,7 @@ func (t *Temp) Write(p []byte) (int, error) {
 	}
 	n, err := t.f.WriteAt(p, off)
 	t.size += int64(n)
+	t.writeErr = nil
 	if err != nil {
 		t.writeErr = fmt.Errorf("cache: %w", err)
 	}

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"imgfs/e2e/internal/treediff"
 )
 
 func TestAMountHoldsNoFilesOfItsCaller(t *testing.T) {
@@ -116,6 +118,24 @@ func TestIndexesWithDamagedEntriesAreBuiltAnew(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
+}
+
+func TestAnIndexDamagedUnderAMountIsBuiltAnewAndItsBlobFetchedOnce(t *testing.T) {
+	h, im := newHost(t), get(t, theImages).PAXTar()
+	ref := inRegistry(get(t, theRegistry), im)
+	h.umount(t, h.mount(t, ref))
+	h.ok(t, "cache", "rm", "--blobs")
+	dir := h.mount(t, ref)
+	for _, f := range filesBelow(t, filepath.Join(h.cache(), "indexes")) {
+		damage(t, f)
+	}
+	sameTree(t, scan(t, dir), tarOracle.tree(t, im), treediff.Blind{}, "tar")
+	if s := h.state(t, dir).Stats; s.Errors > 0 || s.BytesFetched > s.ImageBytes*5/4 {
+		t.Errorf("there were %d errors, and %d bytes fetched of %d", s.Errors, s.BytesFetched, s.ImageBytes)
+	}
+	h.umount(t, dir)
+	// What has been built anew is kept.
+	h.umount(t, h.mount(t, ref, "--offline"))
 }
 
 // damageEntries changes a byte behind the head of an index, where a small one has its entries.

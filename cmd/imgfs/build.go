@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -38,7 +39,10 @@ func (l *layer) build(ctx context.Context, p *progress) (*indexed, error) {
 		return nil, err
 	}
 	x, err := index.Open(bytes.NewReader(buf.Bytes()), int64(buf.Len()))
-	return &indexed{index: x, built: true}, err
+	if err != nil {
+		return nil, err
+	}
+	return &indexed{index: x, built: true}, nil
 }
 
 // A cacheWriteError is a failure to keep something: no reason not to go on without.
@@ -83,6 +87,9 @@ func (w *indexWriter) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// fetchSize is how much of a blob is fetched at a time when it is read through the cache.
+const fetchSize = 4 << 20
+
 // stream reads the layer once and writes its index to what to gives. A blob that has to be fetched goes to the cache as
 // well, and is kept if it is what it should be.
 func (l *layer) stream(ctx context.Context, p *progress, to func(*keeper) io.Writer) error {
@@ -92,6 +99,10 @@ func (l *layer) stream(ctx context.Context, p *progress, to func(*keeper) io.Wri
 	build := func(r io.Reader, k *keeper) error { return index.Build(bar.reader(until(ctx, r)), want, to(k)) }
 	if l.src.Local() {
 		return build(io.NewSectionReader(l.src, 0, l.Size), nil)
+	}
+	if l.blob != nil {
+		// A mount reads through it already: what it lacks goes there, and is fetched once.
+		return build(bufio.NewReaderSize(io.NewSectionReader(l.blob, 0, l.Size), fetchSize), nil)
 	}
 	if b := l.intactBlob(ctx); b != nil {
 		defer b.Close()

@@ -53,7 +53,7 @@ var detached atomic.Bool
 
 // endWithParent ends a background process whose parent was killed before the mount was usable.
 func endWithParent() {
-	for {
+	for !detached.Load() {
 		fds := []unix.PollFd{{Fd: readyFD}} // POLLERR: the parent's end of the pipe is closed
 		if _, err := unix.Poll(fds, -1); err == unix.EINTR {
 			continue
@@ -108,7 +108,7 @@ func runInBackground(ctx context.Context, args, shown []string, stderr io.Writer
 	stop := context.AfterFunc(ctx, func() { cmd.Process.Signal(syscall.SIGTERM) })
 	defer stop()
 	mountpoint, err = bufio.NewReader(ready).ReadString(0)
-	if err == nil {
+	if err == nil && stop() {
 		return strings.TrimSuffix(mountpoint, "\x00"), cmd.Process.Release()
 	}
 	// The child is dead, or about to be.

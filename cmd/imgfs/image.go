@@ -90,13 +90,6 @@ func (s *session) open(ctx context.Context, reference string) (*image, error) {
 		return nil, err
 	}
 	opened, err := s.openLayers(ctx, im)
-	for range im.Layers {
-		if !errors.Is(err, index.ErrDamaged) {
-			break
-		}
-		// An index was not what it was when it was written. It has been dropped, and is built anew.
-		opened, err = s.openLayers(ctx, im)
-	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", im.Ref.Name(), err)
 	}
@@ -124,7 +117,14 @@ func (s *session) openLayers(ctx context.Context, im *fetcher.Image) (_ *image, 
 	if err != nil {
 		return nil, err
 	}
-	return opened, opened.merge(s.app)
+	err = opened.merge(s.app)
+	for range opened.layers {
+		if !errors.Is(err, index.ErrDamaged) {
+			break
+		}
+		err = opened.merge(s.app) // the damaged index has been built anew
+	}
+	return opened, err
 }
 
 func (im *image) merge(a *app) error {

@@ -7,6 +7,7 @@ import (
 	"io"
 	iofs "io/fs"
 	"iter"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,19 +22,19 @@ type layer struct {
 	session *session
 	fetcher.Layer
 	src     *fetcher.Blob
-	blob    *cache.Blob // nil for a layer that is read in place
+	blob    *cache.Blob // nil for a layer that is read in place, and until its index is there
 	current atomic.Pointer[indexed]
-	decoded atomic.Int64 // spans that were decoded by indexes that are no longer current
 
-	mu sync.Mutex // held while current is replaced, and while it is closed
+	mu  sync.Mutex // guards old, and current while it is replaced
+	old []*indexed // damaged ones, at which other reads may still be
 }
 
 // An indexed is an index, and a reader of the layer's tar by it.
 type indexed struct {
 	index  *index.Index
 	reader *index.Reader
-	file   io.Closer // nil if the index is in memory
-	built  bool      // by this process, so if it is damaged another one would be as well
+	file   *os.File // nil if the index is in memory
+	built  bool     // by this process, so if it is damaged another one would be as well
 }
 
 func (x *indexed) close() {
@@ -91,9 +92,22 @@ func (l *layer) close() {
 	if l.blob != nil {
 		l.blob.Close()
 	}
-	if x := l.current.Load(); x != nil {
-		x.close()
+	for _, x := range append(l.old, l.current.Load()) {
+		if x != nil {
+			x.close()
+		}
 	}
+}
+
+// decoded is the number of spans that were decoded.
+func (l *layer) decoded() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := l.current.Load().reader.Decoded()
+	for _, x := range l.old {
+		n += x.reader.Decoded()
+	}
+	return n
 }
 
 // ReadAt reads the layer's tar. An index that turns out to be damaged is built anew.
@@ -109,30 +123,15 @@ func (l *layer) ReadAt(p []byte, off int64) (int, error) {
 	return x.reader.ReadAt(p, off)
 }
 
-// rebuilt is the index in the place of one that is damaged: built now, unless another reader was faster.
-func (l *layer) rebuilt(damaged *indexed, why error) (*indexed, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if x := l.current.Load(); x != damaged {
-		return x, nil
-	}
-	l.drop(why)
-	x, err := l.openIndex(context.Background(), &progress{})
-	if err != nil {
-		return nil, err
-	}
-	// The damaged one's file stays open: other reads may be at it.
-	l.decoded.Add(damaged.reader.Decoded())
-	l.use(x)
-	return x, nil
-}
-
-// entries gives the entries of the layer's tar. An index that turns out to be damaged is dropped: open it again.
+// entries gives the entries of the layer's tar. An index that turns out to be damaged is built anew: ask again.
 func (l *layer) entries() iter.Seq2[*index.Entry, error] {
 	return func(yield func(*index.Entry, error) bool) {
-		for e, err := range l.current.Load().index.Entries() {
-			if errors.Is(err, index.ErrDamaged) {
-				l.drop(err)
+		x := l.current.Load()
+		for e, err := range x.index.Entries() {
+			if errors.Is(err, index.ErrDamaged) && !x.built {
+				if _, failed := l.rebuilt(x, err); failed != nil {
+					err = failed
+				}
 			}
 			if !yield(e, err) {
 				return
@@ -141,21 +140,45 @@ func (l *layer) entries() iter.Seq2[*index.Entry, error] {
 	}
 }
 
-// drop takes a damaged index out of the cache.
-func (l *layer) drop(why error) {
-	c, log := l.session.cache, l.session.app.log
-	log.Warn("an index is damaged, and is built anew", "layer", l.Digest, "why", why)
-	// Who holds the lock for longer is building it anew already.
+// rebuilt is the index in the place of a damaged one: built now, unless another reader or process was faster.
+func (l *layer) rebuilt(damaged *indexed, why error) (*indexed, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if x := l.current.Load(); x != damaged {
+		return x, nil
+	}
+	x, err := l.replace(damaged)
+	if err != nil {
+		return nil, fmt.Errorf("building a damaged index anew: %w", err)
+	}
+	l.session.app.log.Warn("an index was damaged, and has been built anew", "layer", l.Digest, "why", why)
+	l.old = append(l.old, damaged)
+	l.use(x)
+	return x, nil
+}
+
+func (l *layer) replace(damaged *indexed) (*indexed, error) {
+	// Who holds the lock for longer may be building it as well, but readers do not wait for that.
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	unlock, err := c.Lock(ctx, l.Digest, nil)
-	if err == nil {
-		err = c.RemoveIndex(l.Digest)
-		unlock()
+	if unlock, err := l.session.cache.Lock(ctx, l.Digest, nil); err == nil {
+		defer unlock()
 	}
-	if err != nil {
-		log.Warn("a damaged index is not removed", "layer", l.Digest, "why", err)
+	if x, err := l.cachedIndex(); err != nil {
+		return nil, err
+	} else if x != nil {
+		if !sameFile(x.file, damaged.file) {
+			return x, nil
+		}
+		x.close()
 	}
+	return l.build(context.Background(), &progress{})
+}
+
+func sameFile(a, b *os.File) bool {
+	infoA, errA := a.Stat()
+	infoB, errB := b.Stat()
+	return errA == nil && errB == nil && os.SameFile(infoA, infoB)
 }
 
 // openIndex opens the index from the cache, or builds it.

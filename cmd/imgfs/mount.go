@@ -134,6 +134,7 @@ func (m *mounting) prepareMountpoint(dir string) error {
 	case err != nil:
 		return err
 	case known && !state.Alive:
+		state.Made = false // it is about to be used
 		err = clearDead(state)
 	default:
 		err = clearDeadMount(dir)

@@ -29,7 +29,7 @@ func (m *mounting) stats(server *fs.Server) mountStats {
 		Files: int64(m.image.tree.Len()),
 	}
 	for _, l := range m.image.layers {
-		s.SpansDecoded += l.decoded.Load() + l.current.Load().reader.Decoded()
+		s.SpansDecoded += l.decoded()
 		s.ImageBytes += l.Size
 		if l.blob != nil {
 			b := l.blob.Stats()

@@ -43,7 +43,13 @@ func (a *app) umount(ctx context.Context, dir string, lazy bool) error {
 		return err
 	}
 	if known && !state.Alive {
-		return clearDead(state)
+		if err := clearDead(state); err != nil {
+			return err
+		}
+		if _, another, err := fs.MountAt(dir); err != nil || !another {
+			return err
+		}
+		known = false // it is somebody else's, with a run-time directory of his own
 	}
 	if err := fs.Unmount(dir, lazy); err != nil || !known || lazy {
 		return err
@@ -79,18 +85,18 @@ func (a *app) mountAt(dir string) (m mountState, known bool, err error) {
 	return m, known, err
 }
 
-// waitForEnd waits for the server of a mount that has been unmounted. It ends at once, but for a read of a process that was
-// killed: that waits for the registry as long as any other.
+// waitForEnd waits for the server of a mount that has been unmounted. It ends at once, but where something else keeps the file
+// system: an overlay on top, another mount namespace, or a read that waits for the registry. The first two may last.
 func (a *app) waitForEnd(ctx context.Context, m mountState) error {
 	dir, err := runtimeDir()
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 40*time.Second)
 	defer cancel()
 	notice := time.AfterFunc(2*time.Second, func() {
-		fmt.Fprintf(a.stderr, "imgfs: %s is unmounted; waiting for its server (process %d), which a read of the registry or another mount "+
-			"on top of it (an overlay, a mount namespace) keeps\n", m.Mountpoint, m.PID)
+		fmt.Fprintf(a.stderr, "imgfs: %s is unmounted; its server (process %d) goes on for as long as something else uses it: "+
+			"an overlay on top, another mount namespace, a read that waits for the registry\n", m.Mountpoint, m.PID)
 	})
 	defer notice.Stop()
 	for {
@@ -100,7 +106,7 @@ func (a *app) waitForEnd(ctx context.Context, m mountState) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s is unmounted, but its server (process %d) has not ended: it does when nothing uses the mount any more", m.Mountpoint, m.PID)
+			return nil // it is unmounted, and what is to be known has been said
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -117,7 +123,7 @@ func clearDead(m mountState) error {
 	}
 	removeState(dir, m.ID)
 	if m.Made {
-		return os.Remove(m.Mountpoint)
+		os.Remove(m.Mountpoint) // if it is still there, and empty
 	}
 	return nil
 }
