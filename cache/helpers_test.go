@@ -11,6 +11,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -265,4 +267,25 @@ func smallDisk(t *testing.T, size int) string {
 	}
 	t.Cleanup(func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
 	return dir
+}
+
+// refs returns all refs, sorted by name.
+func (c *Cache) refs() ([]Ref, error) {
+	files, err := c.names(Refs.dir())
+	if err != nil {
+		return nil, fmt.Errorf("cache: %w", err)
+	}
+	var refs []Ref
+	for _, file := range files {
+		r, err := c.readRef(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("cache: %w", err)
+		}
+		refs = append(refs, r)
+	}
+	slices.SortFunc(refs, func(a, b Ref) int { return strings.Compare(a.Name, b.Name) })
+	return refs, nil
 }

@@ -219,7 +219,7 @@ func FuzzRefName(f *testing.F) {
 		if got, err := c.Ref(name); err != nil || got != r {
 			t.Fatalf("put %v, got %v, %v", r, got, err)
 		}
-		if refs, err := c.Refs(); err != nil || len(refs) != 1 || refs[0] != r {
+		if refs, err := c.refs(); err != nil || len(refs) != 1 || refs[0] != r {
 			t.Fatalf("put %v, listed %v, %v", r, refs, err)
 		}
 		if _, err := c.Remove(Selection{Ref: name}); err != nil {

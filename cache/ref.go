@@ -4,10 +4,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 	"strings"
 	"time"
 
@@ -51,27 +49,6 @@ func (c *Cache) PutRef(r Ref) error {
 		return fmt.Errorf("cache: ref %q: %w", r.Name, err)
 	}
 	return c.put(Refs.dir()+"/"+refFile(r.Name), append(b, '\n'))
-}
-
-// Refs returns all refs, sorted by name.
-func (c *Cache) Refs() ([]Ref, error) {
-	files, err := c.names(Refs.dir())
-	if err != nil {
-		return nil, fmt.Errorf("cache: %w", err)
-	}
-	var refs []Ref
-	for _, file := range files {
-		r, err := c.readRef(file)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("cache: %w", err)
-		}
-		refs = append(refs, r)
-	}
-	slices.SortFunc(refs, func(a, b Ref) int { return strings.Compare(a.Name, b.Name) })
-	return refs, nil
 }
 
 // readRef reads a file in the directory of refs. One that does not parse, or

@@ -33,9 +33,9 @@ func (f *Fetcher) connect() error {
 
 func (f *Fetcher) newTransport(config *tls.Config) http.RoundTripper {
 	return &meter{
-		agent:   f.opts.UserAgent,
-		plain:   f.insecure,
-		traffic: &f.traffic,
+		userAgent: f.opts.UserAgent,
+		plain:     f.insecure,
+		traffic:   &f.traffic,
 		inner: &http.Transport{
 			Proxy:                 http.ProxyFromEnvironment,
 			DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
@@ -56,10 +56,10 @@ var errPlainHTTP = errors.New("plain HTTP is refused (it is for loopback address
 // A meter is what every request goes through. It counts them, says who we are,
 // and refuses plain HTTP, also where a redirect leads to it.
 type meter struct {
-	inner   http.RoundTripper
-	agent   string
-	plain   bool // plain HTTP is for every host
-	traffic *traffic
+	inner     http.RoundTripper
+	userAgent string
+	plain     bool // plain HTTP is for every host
+	traffic   *traffic
 }
 
 func (m *meter) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -67,7 +67,7 @@ func (m *meter) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, errPlainHTTP
 	}
 	req = req.Clone(req.Context())
-	req.Header.Set("User-Agent", m.agent)
+	req.Header.Set("User-Agent", m.userAgent)
 	resp, err := m.inner.RoundTrip(req)
 	if err != nil {
 		return nil, err
