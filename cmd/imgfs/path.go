@@ -8,37 +8,48 @@ import (
 	"imgfs/layers"
 )
 
-// openPath opens the image of REF:/path and finds the path in it.
-func (s *session) openPath(ctx context.Context, arg string, follow bool) (*image, layers.Node, error) {
-	ref, path := fetcher.SplitPath(arg)
-	im, err := s.open(ctx, ref)
-	if err != nil {
-		return nil, 0, err
-	}
-	n, err := im.tree.Resolve(path, follow)
-	if err != nil {
-		im.close()
-		return nil, 0, notFoundError{fmt.Errorf("%s: %w", im.Ref.Name(), err)}
-	}
-	return im, n, nil
-}
-
-// withPath runs f on the node that each of the arguments (REF:/path) names.
+// withPath runs do on the node that each of the arguments (REF:/path) names. An image is opened once for arguments in a row.
 func (a *app) withPath(ctx context.Context, f *imageFlags, args []string, follow bool, do func(*image, layers.Node) error) error {
 	s, err := a.newSession(f)
 	if err != nil {
 		return err
 	}
 	defer s.close()
-	for _, arg := range args {
-		im, n, err := s.openPath(ctx, arg, follow)
-		if err != nil {
+	for len(args) > 0 {
+		ref, _ := fetcher.SplitPath(args[0])
+		n := 1
+		for n < len(args) && sameImage(args[n], ref) {
+			n++
+		}
+		if err := s.withPathsOf(ctx, ref, args[:n], follow, do); err != nil {
 			return err
 		}
-		stop := context.AfterFunc(ctx, im.close) // which ends reads
+		args = args[n:]
+	}
+	return nil
+}
+
+func sameImage(arg, ref string) bool {
+	other, _ := fetcher.SplitPath(arg)
+	return other == ref
+}
+
+// withPathsOf is withPath for arguments of one image.
+func (s *session) withPathsOf(ctx context.Context, ref string, args []string, follow bool, do func(*image, layers.Node) error) error {
+	im, err := s.open(ctx, ref)
+	if err != nil {
+		return err
+	}
+	defer im.close()
+	stop := context.AfterFunc(ctx, im.close) // which ends reads
+	defer stop()
+	for _, arg := range args {
+		_, path := fetcher.SplitPath(arg)
+		n, err := im.tree.Resolve(path, follow)
+		if err != nil {
+			return notFoundError{fmt.Errorf("%s: %w", im.Ref.Name(), err)}
+		}
 		err = do(im, n)
-		stop()
-		im.close()
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
