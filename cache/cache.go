@@ -46,7 +46,7 @@ type Options struct {
 	Log *slog.Logger // where a disk that can't be written is told; default slog.Default()
 }
 
-// A Cache is a directory of documents, refs, indexes and blobs. It is safe
+// A Cache is a directory of documents, refs, indexes, frames and blobs. It is safe
 // for concurrent use.
 type Cache struct {
 	dir      string
@@ -116,7 +116,7 @@ func (c *Cache) makeRoot() error {
 	return nil
 }
 
-// Close lets the directory go. Blobs and indexes that are open stay so.
+// Close lets the directory go. What is open of it stays so.
 func (c *Cache) Close() error { return c.root.Close() }
 
 // checkOwner refuses a directory into which another user could put files.

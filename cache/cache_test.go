@@ -177,6 +177,7 @@ func TestOnlyWhatCanNotBeToldWhenTornIsSynced(t *testing.T) {
 		want int // the file, and its directory
 	}{
 		{"a blob", func() error { return commit(Blobs) }, 0},
+		{"frames", func() error { return commit(Frames) }, 0},
 		{"an index", func() error { return commit(Indexes) }, 2},
 		{"a document", func() error { return h.PutDocument(digest.FromString("{}"), []byte("{}")) }, 2},
 		{"a ref", func() error { return h.PutRef(Ref{Name: "r", Digest: digest.FromString("{}")}) }, 2},
@@ -194,11 +195,12 @@ func TestDigestsThatAreNoneNeverBecomeAPath(t *testing.T) {
 		"md5:d41d8cd98f00b204e9800998ecf8427e", "sha256:" + digest.Digest(strings.Repeat("A", 64))} {
 		_, document := h.Document(d)
 		_, index := h.OpenIndex(d)
+		_, frames := h.OpenFrames(d)
 		_, create := h.Create(Blobs, d)
 		_, lock := h.Lock(t.Context(), d, nil)
 		_, blob := h.Blob(d, 1, nil)
 		_, _, has := h.HasBlob(d)
-		for i, err := range []error{document, index, create, lock, blob, has, h.PutDocument(d, nil), h.PutRef(Ref{Name: "x", Digest: d})} {
+		for i, err := range []error{document, index, frames, create, lock, blob, has, h.PutDocument(d, nil), h.PutRef(Ref{Name: "x", Digest: d})} {
 			if err == nil || errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("%q was taken for a digest by call %d", d, i)
 			}

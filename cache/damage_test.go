@@ -246,9 +246,10 @@ func TestCacheThatCanNotBeMadeHoldsNothingAndTakesNothing(t *testing.T) {
 			_, document := c.Document(s.digest)
 			_, ref := c.Ref("r")
 			_, index := c.OpenIndex(s.digest)
+			_, frames := c.OpenFrames(s.digest)
 			_, _, blob := c.HasBlob(s.digest)
 			_, remove := c.Remove(Selection{Ref: "r"})
-			for _, err := range []error{document, ref, index, blob, remove} {
+			for _, err := range []error{document, ref, index, frames, blob, remove} {
 				wantAbsent(t, err)
 			}
 			items, list := c.List()

@@ -5,22 +5,23 @@
 //
 // A document is a small JSON file named by its digest: a manifest, a manifest
 // list, a config. A ref is what a name given by the user resolved to. An
-// index tells what is in a layer; this package sees only bytes. A blob is a
-// layer's compressed bytes: the cache keeps any part of them, and fetches the
-// rest from a [Source] when it is read. A span is a piece of a layer decoded
-// by itself; [Memory] keeps the latest of them.
+// index tells what is in a layer, and frames are the content of a layer that
+// can't be read at random out of its blob; of both, this package sees only
+// bytes. A blob is a layer's compressed bytes: the cache keeps any part of
+// them, and fetches the rest from a [Source] when it is read. A span is a piece
+// of a layer decoded by itself; [Memory] keeps the latest of them.
 //
 // # Disk
 //
 // One directory holds everything; see docs/design.md for its layout. It is a
 // cache: all of it may be deleted at any time, kill -9 at any moment is
 // harmless, and damage costs a fetch. Documents are checked against their
-// digest whenever they are read. Blobs are not: who reads them checks every
-// span, and calls [Blob.Discard] for what is wrong. Documents, refs and
-// indexes appear under their names complete and synced, or not at all. So do
-// whole blobs, but no byte of a blob is ever synced: after a power failure the
-// map of a blob may promise what the disk has lost, which is damage like any
-// other.
+// digest whenever they are read. Blobs and frames are not: who reads them
+// checks every span, and calls [Blob.Discard] for what is wrong. Documents,
+// refs and indexes appear under their names complete and synced, or not at
+// all. So do frames and whole blobs, but no byte of those is ever synced: after
+// a power failure the map of a blob may promise what the disk has lost, which
+// is damage like any other.
 //
 // # Processes
 //

@@ -46,7 +46,7 @@ func (c *Cache) PutDocument(d digest.Digest, b []byte) error {
 	if _, err := c.Document(d); err == nil {
 		return nil
 	}
-	return c.put(name, b)
+	return c.put(Documents, name, b)
 }
 
 // readSmall reads a file of which no more than MaxDocument bytes and one are

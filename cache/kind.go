@@ -17,10 +17,11 @@ const (
 	Documents Kind = iota
 	Refs
 	Indexes
+	Frames
 	Blobs
 )
 
-var kinds = [...]Kind{Documents, Refs, Indexes, Blobs}
+var kinds = [...]Kind{Documents, Refs, Indexes, Frames, Blobs}
 
 // String returns the plural that is also the name of the kind's directory.
 func (k Kind) String() string {
@@ -31,6 +32,8 @@ func (k Kind) String() string {
 		return "refs"
 	case Indexes:
 		return "indexes"
+	case Frames:
+		return "frames"
 	case Blobs:
 		return "blobs"
 	}

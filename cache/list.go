@@ -21,7 +21,7 @@ type Item struct {
 	Size   int64         // in bytes; of a blob, its whole size
 	Cached int64         // of a blob, the bytes that are there; else Size
 	Disk   int64         // bytes it takes on the disk
-	InUse  bool          // an index or a blob that is open in some process
+	InUse  bool          // an index, frames or a blob that is open in some process
 	Time   time.Time     // when it was last written
 }
 

@@ -48,7 +48,7 @@ func (c *Cache) PutRef(r Ref) error {
 	if err != nil {
 		return fmt.Errorf("cache: ref %q: %w", r.Name, err)
 	}
-	return c.put(Refs.dir()+"/"+refFile(r.Name), append(b, '\n'))
+	return c.put(Refs, Refs.dir()+"/"+refFile(r.Name), append(b, '\n'))
 }
 
 // readRef reads a file in the directory of refs. One that does not parse, or

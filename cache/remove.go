@@ -27,11 +27,11 @@ type Selection struct {
 // A Removal tells what became of what was selected.
 type Removal struct {
 	Removed []Item
-	InUse   []Item // indexes and blobs that were left because some process has them open
+	InUse   []Item // indexes, frames and blobs that were left because some process has them open
 }
 
-// Remove removes what is selected, but no index or blob that is in use. As
-// long as there are such of an image, its ref and documents stay too: they are
+// Remove removes what is selected, but no index, frames or blob in use. As
+// long as there is such of an image, its ref and documents stay too: they are
 // what leads to them. This holds for a Ref or a Digest that is selected in all
 // kinds. One that is not there is [fs.ErrNotExist]. After an error, the
 // Removal tells what was done before it.
@@ -50,7 +50,7 @@ func (c *Cache) remove(s Selection, done *Removal) error {
 	}
 	whole := s.Kinds == nil && (s.Ref != "" || s.Digest != "")
 	// What leads to other things goes after them, refs last.
-	for _, kind := range []Kind{Blobs, Indexes, Documents, Refs} {
+	for _, kind := range []Kind{Blobs, Indexes, Frames, Documents, Refs} {
 		if whole && len(done.InUse) > 0 && (kind == Documents || kind == Refs) {
 			break
 		}

@@ -16,13 +16,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// twoImages fills a cache with two images that share a layer. What is in it
-// is named by a word each, as names tells.
+// twoImages fills a cache with two images that share a layer. One of the other
+// layers has frames. What is in it is named by a word each, as names tells.
 func twoImages(t *testing.T) *house {
 	h := newHouse(t)
 	layer := func(name string) digest.Digest {
 		d := digest.FromString(name)
-		for _, kind := range []Kind{Indexes, Blobs} {
+		of := []Kind{Indexes, Blobs}
+		if name == "perl" {
+			of = append(of, Frames)
+		}
+		for _, kind := range of {
 			tmp, err := h.Create(kind, d)
 			must(t, err)
 			write(t, tmp, []byte(name))
@@ -98,25 +102,27 @@ func TestRemove(t *testing.T) {
 	}{
 		{"everything", func(*house) Selection { return Selection{} }, ""},
 		{"blobs only", func(*house) Selection { return Selection{Kinds: []Kind{Blobs}} },
-			"d:config-a d:config-b d:manifest d:manifest d:manifest i:base i:perl i:python r:a r:b"},
+			"d:config-a d:config-b d:manifest d:manifest d:manifest f:perl i:base i:perl i:python r:a r:b"},
 		{"indexes only", func(*house) Selection { return Selection{Kinds: []Kind{Indexes}} },
+			"b:base b:perl b:python d:config-a d:config-b d:manifest d:manifest d:manifest f:perl r:a r:b"},
+		{"indexes and frames", func(*house) Selection { return Selection{Kinds: []Kind{Indexes, Frames}} },
 			"b:base b:perl b:python d:config-a d:config-b d:manifest d:manifest d:manifest r:a r:b"},
 		{"a layer", func(*house) Selection { return Selection{Digest: digest.FromString("base")} },
-			"b:perl b:python d:config-a d:config-b d:manifest d:manifest d:manifest i:perl i:python r:a r:b"},
+			"b:perl b:python d:config-a d:config-b d:manifest d:manifest d:manifest f:perl i:perl i:python r:a r:b"},
 		{"a layer's blob", func(*house) Selection { return Selection{Digest: digest.FromString("base"), Kinds: []Kind{Blobs}} },
-			"b:perl b:python d:config-a d:config-b d:manifest d:manifest d:manifest i:base i:perl i:python r:a r:b"},
+			"b:perl b:python d:config-a d:config-b d:manifest d:manifest d:manifest f:perl i:base i:perl i:python r:a r:b"},
 		{"a manifest, the ref to it, and what it alone reaches", func(h *house) Selection { return Selection{Digest: target(h, "b")} },
 			"b:base b:python d:config-a d:manifest d:manifest i:base i:python r:a"},
 		{"a list of manifests, and what it alone reaches", func(h *house) Selection { return Selection{Digest: target(h, "a")} },
-			"b:base b:perl d:config-b d:manifest i:base i:perl r:b"},
+			"b:base b:perl d:config-b d:manifest f:perl i:base i:perl r:b"},
 		{"a manifest in a list, which stays", func(h *house) Selection { return Selection{Digest: inner(h)} },
-			"b:base b:perl d:config-b d:manifest d:manifest i:base i:perl r:a r:b"},
+			"b:base b:perl d:config-b d:manifest d:manifest f:perl i:base i:perl r:a r:b"},
 		{"a name with a digest", func(h *house) Selection { return Selection{Ref: "c@" + target(h, "b").String()} },
 			"b:base b:python d:config-a d:manifest d:manifest i:base i:python r:a"},
 		{"a ref, and what it alone reaches", func(*house) Selection { return Selection{Ref: "a"} },
-			"b:base b:perl d:config-b d:manifest i:base i:perl r:b"},
+			"b:base b:perl d:config-b d:manifest f:perl i:base i:perl r:b"},
 		{"a ref's blobs", func(*house) Selection { return Selection{Ref: "b", Kinds: []Kind{Blobs}} },
-			"b:base b:python d:config-a d:config-b d:manifest d:manifest d:manifest i:base i:perl i:python r:a r:b"},
+			"b:base b:python d:config-a d:config-b d:manifest d:manifest d:manifest f:perl i:base i:perl i:python r:a r:b"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			h := twoImages(t)
@@ -159,7 +165,7 @@ func TestRemoveLeavesWhatADocumentWithoutARefReaches(t *testing.T) {
 	must(t, err)
 	left, err := h.List()
 	must(t, err)
-	if got, want := names(t, left), "b:base b:perl d:config-b d:manifest i:base i:perl"; got != want {
+	if got, want := names(t, left), "b:base b:perl d:config-b d:manifest f:perl i:base i:perl"; got != want {
 		t.Errorf("left: %s\nwant: %s", got, want)
 	}
 }
@@ -207,9 +213,11 @@ func TestRemoveSkipsWhatIsInUse(t *testing.T) {
 	must(t, err)
 	blob, err := other.Blob(digest.FromString("perl"), 4, nil)
 	must(t, err)
+	frames, err := other.OpenFrames(digest.FromString("perl"))
+	must(t, err)
 	done, err := h.Remove(Selection{})
 	must(t, err)
-	if got, want := names(t, done.InUse), "b:perl i:base"; got != want {
+	if got, want := names(t, done.InUse), "b:perl f:perl i:base"; got != want {
 		t.Errorf("in use: %s, want %s", got, want)
 	}
 	left, err := h.List()
@@ -220,8 +228,7 @@ func TestRemoveSkipsWhatIsInUse(t *testing.T) {
 		}
 	}
 	wantRange(t, blob, []byte("perl"), 0, 4)
-	must(t, index.Close())
-	must(t, blob.Close())
+	must(t, errors.Join(index.Close(), frames.Close(), blob.Close()))
 	_, err = h.Remove(Selection{})
 	must(t, err)
 	if left, err := h.List(); len(left) != 0 || err != nil {

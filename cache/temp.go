@@ -20,26 +20,26 @@ type Temp struct {
 	f        *os.File // nil once committed or aborted
 	temp     string   // its name until then
 	name     string   // and from then on
-	blob     bool     // what is written is a blob's data
+	kind     Kind     // of what is written
 	size     int64    // bytes written
 	writeErr error    // the first error of Write; Commit refuses after one
 }
 
-// Create starts a file of kind [Indexes] or [Blobs] for d. The caller gives
+// Create starts a file of kind [Indexes], [Frames] or [Blobs] for d. The caller gives
 // every byte to Write and then calls Commit, having checked that the bytes
 // are those of d, or Abort.
 func (c *Cache) Create(kind Kind, d digest.Digest) (*Temp, error) {
-	if kind != Indexes && kind != Blobs {
+	if kind != Indexes && kind != Frames && kind != Blobs {
 		return nil, fmt.Errorf("cache: create: %v are not made this way", kind)
 	}
 	name, err := kind.path(d)
 	if err != nil {
 		return nil, err
 	}
-	return c.create(name, kind == Blobs)
+	return c.create(kind, name)
 }
 
-func (c *Cache) create(name string, blob bool) (*Temp, error) {
+func (c *Cache) create(kind Kind, name string) (*Temp, error) {
 	for {
 		temp := fmt.Sprintf("%s/%016x", tempDir, rand.Uint64())
 		f, err := c.root.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
@@ -56,7 +56,7 @@ func (c *Cache) create(name string, blob bool) (*Temp, error) {
 			mine, err = linked(f)
 		}
 		if mine {
-			return &Temp{c: c, f: f, temp: temp, name: name, blob: blob}, nil
+			return &Temp{c: c, f: f, temp: temp, name: name, kind: kind}, nil
 		}
 		if err := errors.Join(err, f.Close()); err != nil {
 			return nil, fmt.Errorf("cache: %w", err)
@@ -71,7 +71,7 @@ func (t *Temp) Write(p []byte) (int, error) {
 		return 0, fmt.Errorf("cache: write to %s: %w", t.name, os.ErrClosed)
 	}
 	off := t.size
-	if t.blob {
+	if t.kind == Blobs {
 		off += dataStart
 	}
 	n, err := t.f.WriteAt(p, off)
@@ -86,8 +86,8 @@ func (t *Temp) Write(p []byte) (int, error) {
 // Commit gives the file its name, replacing what had it. When it fails nothing
 // is left. A process that has the file open which was replaced goes on with
 // that. The file is synced before, and the directory afterwards, but not those
-// of a blob: a power failure may leave it torn, which is damage that the
-// digests of its spans tell, and less dear than a sync of every layer.
+// of a blob or of frames: a power failure may leave them torn, which is damage
+// that the digests of spans tell, and less dear than a sync of every layer.
 func (t *Temp) Commit() error {
 	if t.f == nil {
 		return fmt.Errorf("cache: commit %s: %w", t.name, os.ErrClosed)
@@ -98,7 +98,7 @@ func (t *Temp) Commit() error {
 	f := t.f
 	t.f = nil
 	var err error
-	if !t.blob {
+	if t.synced() {
 		err = t.c.syncDir(path.Dir(t.name))
 	}
 	if err := errors.Join(err, f.Close()); err != nil {
@@ -111,15 +111,20 @@ func (t *Temp) publish() error {
 	if t.writeErr != nil {
 		return t.writeErr
 	}
-	if t.blob {
+	if t.kind == Blobs {
 		if err := sealBlob(t.f, t.size); err != nil {
 			return err
 		}
-	} else if err := t.c.sync(t.f); err != nil {
-		return err
+	}
+	if t.synced() {
+		if err := t.c.sync(t.f); err != nil {
+			return err
+		}
 	}
 	return t.c.root.Rename(t.temp, t.name)
 }
+
+func (t *Temp) synced() bool { return t.kind != Blobs && t.kind != Frames }
 
 // Abort removes the file. After Commit it does nothing, so it may be deferred.
 func (t *Temp) Abort() error {
@@ -135,8 +140,8 @@ func (t *Temp) Abort() error {
 }
 
 // put makes a small file appear whole.
-func (c *Cache) put(name string, content []byte) error {
-	t, err := c.create(name, false)
+func (c *Cache) put(kind Kind, name string, content []byte) error {
+	t, err := c.create(kind, name)
 	if err != nil {
 		return err
 	}

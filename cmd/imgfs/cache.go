@@ -35,7 +35,7 @@ func (a *app) openCache(f *cacheFlags) (*cache.Cache, error) {
 
 // A cacheItem is one thing in the cache, as JSON.
 type cacheItem struct {
-	Kind   string        `json:"kind"` // document, ref, index or blob
+	Kind   string        `json:"kind"` // document, ref, index, frames or blob
 	Name   string        `json:"name,omitempty"`
 	Digest digest.Digest `json:"digest"`
 	Size   int64         `json:"size"`   // bytes, of a blob when it is whole
@@ -51,7 +51,9 @@ func newCacheItem(i cache.Item) cacheItem {
 
 // kindName is a kind in the singular.
 func kindName(k cache.Kind) string {
-	return map[cache.Kind]string{cache.Documents: "document", cache.Refs: "ref", cache.Indexes: "index", cache.Blobs: "blob"}[k]
+	return map[cache.Kind]string{
+		cache.Documents: "document", cache.Refs: "ref", cache.Indexes: "index", cache.Frames: "frames", cache.Blobs: "blob",
+	}[k]
 }
 
 func (a *app) cacheListCommand() *cobra.Command {
@@ -112,7 +114,10 @@ func (a *app) cacheRemoveCommand() *cobra.Command {
 		Short: "Remove things from the cache",
 		Long: `Remove things from the cache: all of one kind (--blobs, --indexes), everything (--all),
 or what belongs to digests and images of registries (an OCI layout is read in place and leaves nothing but
-the indexes of its layers). Blobs and indexes that a live mount uses stay, and are named.`,
+the indexes of its layers). What a live mount uses of blobs, indexes and frames stays, and is named.
+
+Frames are the content of zstd layers that can't be entered, recompressed so that they can. They are part of what an
+index needs, and go with it.`,
 		Example: `  imgfs cache rm --blobs            # layers stay indexed, their bytes are fetched again on demand
   imgfs cache rm debian:12`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -127,14 +132,14 @@ the indexes of its layers). Blobs and indexes that a live mount uses stay, and a
 				kinds = append(kinds, cache.Blobs)
 			}
 			if indexes {
-				kinds = append(kinds, cache.Indexes)
+				kinds = append(kinds, cache.Indexes, cache.Frames)
 			}
 			return a.removeFromCache(&f, kinds, args)
 		},
 	}
 	f.add(cmd.Flags())
 	cmd.Flags().BoolVar(&blobs, "blobs", false, "the layers' bytes only")
-	cmd.Flags().BoolVar(&indexes, "indexes", false, "the layers' indexes only")
+	cmd.Flags().BoolVar(&indexes, "indexes", false, "the layers' indexes and frames only")
 	cmd.Flags().BoolVar(&all, "all", false, "everything")
 	return cmd
 }
