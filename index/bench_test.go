@@ -34,7 +34,7 @@ func BenchmarkBuild(b *testing.B) {
 			n = 0
 			f, err := os.Open(path)
 			check(b, err)
-			check(b, Build(f, Want{Size: -1}, &n))
+			check(b, Build(f, Want{Size: -1}, Output{Index: &n}))
 			check(b, f.Close())
 		}
 		info, err := os.Stat(path)
@@ -76,7 +76,7 @@ func BenchmarkReadAt(b *testing.B) {
 	path, size := gorootTar(b)
 	data, err := os.ReadFile(path)
 	check(b, err)
-	z := NewReader(mustOpen(b, mustBuild(b, data)), discardless{bytes.NewReader(data)}, newMemory(2))
+	z := NewReader(mustOpen(b, mustBuild(b, data)), discardless{bytes.NewReader(data)}, nil, newMemory(2))
 	b.SetBytes(size)
 	for b.Loop() {
 		_, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{io.NewSectionReader(z, 0, size)}, make([]byte, 128<<10))

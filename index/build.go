@@ -18,7 +18,16 @@ type Want struct {
 	DiffID digest.Digest // "" if not known: then the index has the sha256
 }
 
-// Build reads a layer's blob from r, once and to its end, and writes its index to w as it goes. The memory it takes
+// An Output is where Build writes to.
+type Output struct {
+	Index io.Writer
+	// Frames is called once, when a part of the layer turns out to have no way in: a zstd frame that is larger than a
+	// span may be. That part of the tar goes there as zstd frames of a span each. If it is nil, such a layer
+	// gives ErrUnsupported.
+	Frames func() (io.Writer, error)
+}
+
+// Build reads a layer's blob from r, once and to its end, and writes its index to out as it goes. The memory it takes
 // doesn't depend on the size of the layer, but for about 100 bytes a span. What has been written counts only if there
 // is no error.
 //
@@ -26,14 +35,14 @@ type Want struct {
 // of this package or of its compressor.
 //
 // Errors: a *MismatchError if the layer isn't the one that is wanted; one that wraps ErrMalformed, an *EntryError
-// where an entry is to blame; one that wraps ErrUnsupported; or one that wraps what r and w failed with. A malformed
+// where an entry is to blame; one that wraps ErrUnsupported; or one that wraps what r and out failed with. A malformed
 // blob that isn't the one that is wanted gives a *MismatchError.
-func Build(r io.Reader, want Want, w io.Writer) error {
+func Build(r io.Reader, want Want, out Output) error {
 	if err := want.check(); err != nil {
 		return err
 	}
 	in := newIntake(r, want)
-	err := build(in, want, w)
+	err := build(in, want, out.Index)
 	if err != nil && in.failed() == nil && isMalformed(err) {
 		if e := in.verify(); e != nil {
 			err = e

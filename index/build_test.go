@@ -112,7 +112,7 @@ func TestBuildGivesTheSameBytesHoweverTheBlobArrives(t *testing.T) {
 			iotest.DataErrReader(bytes.NewReader(blob)),
 		} {
 			var got bytes.Buffer
-			check(t, Build(r, wantOf(blob), &got))
+			check(t, Build(r, wantOf(blob), Output{Index: &got}))
 			if !bytes.Equal(got.Bytes(), want) {
 				t.Errorf("%s: another index", name)
 			}
@@ -132,7 +132,7 @@ func TestSHA512NamesLayersToo(t *testing.T) {
 	blob := img.Gzip(b)
 	want := Want{digest.SHA512.FromBytes(blob), -1, digest.SHA512.FromBytes(b)}
 	var out bytes.Buffer
-	check(t, Build(bytes.NewReader(blob), want, &out))
+	check(t, Build(bytes.NewReader(blob), want, Output{Index: &out}))
 	if x := mustOpen(t, out.Bytes()); x.Blob() != want.Blob || x.DiffID() != want.DiffID {
 		t.Errorf("%s, %s", x.Blob(), x.DiffID())
 	}
@@ -141,7 +141,7 @@ func TestSHA512NamesLayersToo(t *testing.T) {
 func TestWhatIsNotKnownIsFoundOut(t *testing.T) {
 	b := img.Tar(img.File("f", "x"))
 	var out bytes.Buffer
-	check(t, Build(bytes.NewReader(b), Want{Size: -1}, &out))
+	check(t, Build(bytes.NewReader(b), Want{Size: -1}, Output{Index: &out}))
 	if x := mustOpen(t, out.Bytes()); x.Blob() != digest.FromBytes(b) || x.Size() != int64(len(b)) {
 		t.Errorf("%s, %d", x.Blob(), x.Size())
 	}
@@ -173,7 +173,7 @@ func TestAMismatchSaysWhatWasExpectedAndFound(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			err := Build(bytes.NewReader(test.blob), test.want, io.Discard)
+			err := Build(bytes.NewReader(test.blob), test.want, Output{Index: io.Discard})
 			var m *MismatchError
 			if !errors.As(err, &m) || *m != test.err {
 				t.Fatalf("error %v, want %v", err, &test.err)
@@ -210,7 +210,7 @@ func TestMalformedBlobsAreRefused(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			err := Build(bytes.NewReader(test.blob), wantOf(test.blob), io.Discard)
+			err := Build(bytes.NewReader(test.blob), wantOf(test.blob), Output{Index: io.Discard})
 			if !errors.Is(err, test.err) || !strings.Contains(err.Error(), digest.FromBytes(test.blob).String()) {
 				t.Errorf("error %v", err)
 			}
@@ -222,7 +222,7 @@ func TestBuildFailsWithWhatTheReaderAndTheWriterFailWith(t *testing.T) {
 	blob := gzipSample(t).blob
 	for _, n := range []int{0, 2, 10, 1000, 1 << 20, len(blob)} {
 		for _, broken := range []error{errors.New("broken"), io.ErrUnexpectedEOF} {
-			err := Build(failing(blob[:n], broken), wantOf(blob), io.Discard)
+			err := Build(failing(blob[:n], broken), wantOf(blob), Output{Index: io.Discard})
 			if !errors.Is(err, broken) || errors.Is(err, ErrMalformed) {
 				t.Errorf("after %d bytes: %v", n, err)
 			}
@@ -231,7 +231,7 @@ func TestBuildFailsWithWhatTheReaderAndTheWriterFailWith(t *testing.T) {
 	full := errors.New("disk full")
 	size := len(mustBuild(t, blob))
 	for _, n := range []int{0, headSize, size / 3, size * 2 / 3, size - trailerSize - 1000, size - trailerSize, size - 1} {
-		if err := Build(bytes.NewReader(blob), wantOf(blob), &failingWriter{n, full}); !errors.Is(err, full) {
+		if err := Build(bytes.NewReader(blob), wantOf(blob), Output{Index: &failingWriter{n, full}}); !errors.Is(err, full) {
 			t.Errorf("after %d bytes: %v", n, err)
 		}
 	}
@@ -239,7 +239,7 @@ func TestBuildFailsWithWhatTheReaderAndTheWriterFailWith(t *testing.T) {
 
 func TestBuildRefusesADigestThatIsNone(t *testing.T) {
 	for _, want := range []Want{{Blob: "sha256:12"}, {Blob: "md5:d41d8cd98f00b204e9800998ecf8427e"}, {DiffID: "none"}} {
-		if err := Build(strings.NewReader(""), want, io.Discard); err == nil {
+		if err := Build(strings.NewReader(""), want, Output{Index: io.Discard}); err == nil {
 			t.Errorf("%+v is taken", want)
 		}
 	}
@@ -272,5 +272,5 @@ func TestMemoryOfBuildDoesNotGrowWithTheTar(t *testing.T) {
 			})
 		}
 	}))
-	check(t, Build(measured, Want{Size: -1}, io.Discard))
+	check(t, Build(measured, Want{Size: -1}, Output{Index: io.Discard}))
 }

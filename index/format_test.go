@@ -63,7 +63,7 @@ func sameLayer(b []byte, want []Entry, tar, blobBytes []byte) error {
 		return errors.New("other entries")
 	}
 	got := make([]byte, len(tar))
-	n, err := NewReader(x, &blob{bytes: blobBytes}, newMemory(0)).ReadAt(got, 0)
+	n, err := NewReader(x, &blob{bytes: blobBytes}, nil, newMemory(0)).ReadAt(got, 0)
 	if !bytes.Equal(got[:n], tar[:n]) {
 		return errors.New("other bytes")
 	}
@@ -266,7 +266,7 @@ func TestADeceitfulIndexIsDamaged(t *testing.T) {
 			x := mustOpen(t, b)
 			_, err := entriesOf(x)
 			if err == nil {
-				_, err = NewReader(x, &blob{bytes: blobBytes}, newMemory(0)).ReadAt(make([]byte, 10), c.spans[1].out)
+				_, err = NewReader(x, &blob{bytes: blobBytes}, nil, newMemory(0)).ReadAt(make([]byte, 10), c.spans[1].out)
 			}
 			if !errors.Is(err, ErrDamaged) {
 				t.Error(err)
@@ -363,7 +363,7 @@ func useIndex(t *testing.T, b []byte) {
 	if _, err := entriesOf(x); err != nil && !errors.Is(err, ErrDamaged) {
 		t.Error(err)
 	}
-	z := NewReader(x, &blob{bytes: make([]byte, 10000)}, newMemory(0))
+	z := NewReader(x, &blob{bytes: make([]byte, 10000)}, nil, newMemory(0))
 	for _, off := range []int64{0, x.TarSize() / 2, x.TarSize() - 1} {
 		if n, err := z.ReadAt(make([]byte, 10), max(off, 0)); n < 10 && err == nil {
 			t.Errorf("%d bytes and no error", n)

@@ -69,7 +69,7 @@ func check(t testing.TB, err error) {
 func mustBuild(t testing.TB, blob []byte) []byte {
 	t.Helper()
 	var out bytes.Buffer
-	check(t, Build(bytes.NewReader(blob), wantOf(blob), &out))
+	check(t, Build(bytes.NewReader(blob), wantOf(blob), Output{Index: &out}))
 	return out.Bytes()
 }
 

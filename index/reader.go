@@ -44,15 +44,17 @@ const maxKept = 2 * spanSize
 type Reader struct {
 	x       *Index
 	blob    Blob
+	frames  io.ReaderAt
 	memory  Memory
 	decoded atomic.Int64
 	pool    sync.Pool // of *request
 }
 
-// NewReader returns a reader of the tar of x, whose blob is b. Decoded spans are kept in m, which other
-// readers may share.
-func NewReader(x *Index, b Blob, m Memory) *Reader {
-	r := &Reader{x: x, blob: b, memory: m}
+// NewReader returns a reader of the tar of x, whose blob is b, and whose frames stand in a file of x.FramesSize()
+// bytes: nil if that is 0. Decoded spans are kept in m, which other readers may share. If there is something wrong with the
+// frames, reads fail with ErrDamaged: to build the index anew brings both.
+func NewReader(x *Index, b Blob, frames io.ReaderAt, m Memory) *Reader {
+	r := &Reader{x: x, blob: b, frames: frames, memory: m}
 	r.pool.New = func() any { return newRequest(r) }
 	return r
 }

@@ -97,7 +97,7 @@ func (b *blob) Discard(off, n int64) error {
 func readerOf(t testing.TB, data []byte, m Memory) (*Reader, *blob) {
 	t.Helper()
 	b := &blob{bytes: bytes.Clone(data)}
-	return NewReader(mustOpen(t, mustBuild(t, data)), b, m), b
+	return NewReader(mustOpen(t, mustBuild(t, data)), b, nil, m), b
 }
 
 func TestReadsGiveTheTar(t *testing.T) {

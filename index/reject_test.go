@@ -240,7 +240,7 @@ func TestErrorsShowTheStartOfLongNamesAndValues(t *testing.T) {
 		"both":             img.File(long[:MaxName], "", img.PAX(paxMtime, long[MaxName:2*MaxName])),
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := Build(bytes.NewReader(tarOf(file)), Want{Size: -1}, io.Discard)
+			err := Build(bytes.NewReader(tarOf(file)), Want{Size: -1}, Output{Index: io.Discard})
 			if !errors.Is(err, ErrMalformed) || len(err.Error()) > 3000 || !strings.Contains(err.Error(), `\xff"…`) {
 				t.Errorf("%d bytes: %.3000v", len(err.Error()), err)
 			}

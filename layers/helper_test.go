@@ -47,7 +47,7 @@ func indexedOne(t testing.TB, tar []byte) layerIn {
 	blob := Gzip(tar)
 	d := digest.FromBytes(blob)
 	var b bytes.Buffer
-	err := index.Build(bytes.NewReader(blob), index.Want{Blob: d, Size: -1}, &b)
+	err := index.Build(bytes.NewReader(blob), index.Want{Blob: d, Size: -1}, index.Output{Index: &b})
 	if err != nil {
 		t.Fatalf("index of a layer: %v", err)
 	}

@@ -96,7 +96,9 @@ func (l *layer) stream(ctx context.Context, p *progress, to func(*keeper) io.Wri
 	want := index.Want{Blob: l.Digest, Size: l.Size, DiffID: l.DiffID}
 	bar := p.layer(l.Digest, l.Size)
 	defer bar.done()
-	build := func(r io.Reader, k *keeper) error { return index.Build(bar.reader(until(ctx, r)), want, to(k)) }
+	build := func(r io.Reader, k *keeper) error {
+		return index.Build(bar.reader(until(ctx, r)), want, index.Output{Index: to(k)})
+	}
 	if l.src.Local() {
 		return build(io.NewSectionReader(l.src, 0, l.Size), nil)
 	}

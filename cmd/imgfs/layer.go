@@ -80,7 +80,7 @@ func (l *layer) use(x *indexed) {
 	if l.blob != nil {
 		blob = l.blob
 	}
-	x.reader = index.NewReader(x.index, blob, l.session.memory)
+	x.reader = index.NewReader(x.index, blob, nil, l.session.memory)
 	l.current.Store(x)
 }
 
