@@ -73,6 +73,31 @@ func TestAnImageResolvesToItsDocuments(t *testing.T) {
 	}
 }
 
+// What a layer is compressed with is seen when it is read: programs write all of these, and now and then the wrong one.
+func TestTheCompressionThatAnImageTellsOfALayerDoesNotMatter(t *testing.T) {
+	types := []string{
+		v1.MediaTypeImageLayer, v1.MediaTypeImageLayerGzip, v1.MediaTypeImageLayerZstd,
+		"application/vnd.docker.image.rootfs.diff.tar", "application/vnd.docker.image.rootfs.diff.tar.gzip",
+		"application/vnd.docker.image.rootfs.diff.tar.zstd", "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+		"application/vnd.example.tar+xz",
+	}
+	for _, docker := range []bool{false, true} {
+		im := imageOf(make([][]byte, len(types))...)
+		im.Docker = docker
+		for i := range types {
+			im.Layers[i].MediaType = types[i]
+		}
+		for place, ref := range places(t, im.Bundle()) {
+			f, _ := newFetcher(t, Options{})
+			for i, l := range resolve(t, f, ref).Layers {
+				if want := types[i]; l.MediaType != want {
+					t.Errorf("%s: a layer of type %q is told to be of type %q", place, want, l.MediaType)
+				}
+			}
+		}
+	}
+}
+
 func TestAnIndexResolvesToThePlatform(t *testing.T) {
 	image := func(platform string) testimage.Bundle { return onPlatform(imageOf([]byte(platform)), platform) }
 	amd, arm64, v7, v6 := image("linux/amd64"), image("linux/arm64/v8"), image("linux/arm/v7"), image("linux/arm/v6")
