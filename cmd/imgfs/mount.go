@@ -176,11 +176,11 @@ func (m *mounting) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	settle()
 	if err := m.publish(server); err != nil {
 		return errors.Join(err, server.Unmount())
 	}
 	go m.unmountOnSignal(signals, server)
+	settle() // now that nobody waits for it any more
 	server.Wait()
 	m.app.log.Info("unmounted", "mountpoint", m.dir, "stats", m.stats(server))
 	return nil
