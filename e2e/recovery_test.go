@@ -138,6 +138,18 @@ func TestAnIndexDamagedUnderAMountIsBuiltAnewAndItsBlobFetchedOnce(t *testing.T)
 	h.umount(t, h.mount(t, ref, "--offline"))
 }
 
+func TestAnIndexDamagedUnderTheMountThatMadeItIsBuiltAnew(t *testing.T) {
+	h, im := newHost(t), get(t, theImages).PAXTar()
+	dir := h.mount(t, inLayout(im))
+	for _, f := range filesBelow(t, filepath.Join(h.cache(), "indexes")) {
+		damage(t, f)
+	}
+	sameTree(t, scan(t, dir), tarOracle.tree(t, im), treediff.Blind{}, "tar")
+	if s := h.state(t, dir).Stats; s.Errors > 0 {
+		t.Errorf("there were %d errors", s.Errors)
+	}
+}
+
 // damageEntries changes a byte behind the head of an index, where a small one has its entries.
 func damageEntries(t *testing.T, name string) {
 	t.Helper()

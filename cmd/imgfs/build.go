@@ -7,7 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
+	"os"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 
@@ -23,26 +24,52 @@ func (l *layer) build(ctx context.Context, p *progress) (*indexed, error) {
 		if err == nil && x == nil {
 			err = fmt.Errorf("layer %s: the index just built can't be read", l.Digest)
 		}
-		if err != nil {
-			return nil, err
-		}
-		x.built = true
-		return x, nil
+		return x, err
 	}
 	var broken cacheWriteError
 	if !errors.As(err, &broken) {
 		return nil, err
 	}
 	l.session.app.log.Warn("the cache takes no index, it is built in memory", "layer", l.Digest, "why", broken.err)
+	return l.buildInMemory(ctx, p)
+}
+
+// buildInMemory keeps the index in memory. The frames, which are as large as the layer, go to a temporary file.
+func (l *layer) buildInMemory(ctx context.Context, p *progress) (_ *indexed, err error) {
+	x := &indexed{}
+	defer func() {
+		if err != nil {
+			x.close()
+		}
+	}()
 	var buf bytes.Buffer
-	if err := l.stream(ctx, p, func(*keeper) io.Writer { return &buf }); err != nil {
+	frames := func() (io.Writer, error) {
+		f, err := namelessFile()
+		if err != nil {
+			return nil, fmt.Errorf("a part of the layer can't be entered, and there is no place for it: %w", err)
+		}
+		x.frames = f
+		return f, nil
+	}
+	if err := l.stream(ctx, p, func(*keeper) index.Output { return index.Output{Index: &buf, Frames: frames} }); err != nil {
 		return nil, err
 	}
-	x, err := index.Open(bytes.NewReader(buf.Bytes()), int64(buf.Len()))
+	x.size = int64(buf.Len())
+	x.index, err = index.Open(bytes.NewReader(buf.Bytes()), x.size)
+	return x, err
+}
+
+// namelessFile makes a file that is gone when it is closed, however this process ends.
+func namelessFile() (*os.File, error) {
+	f, err := os.CreateTemp("", "imgfs-frames-")
 	if err != nil {
 		return nil, err
 	}
-	return &indexed{index: x, built: true}, nil
+	if err := os.Remove(f.Name()); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // A cacheWriteError is a failure to keep something: no reason not to go on without.
@@ -52,29 +79,65 @@ func (e cacheWriteError) Error() string { return e.err.Error() }
 func (e cacheWriteError) Unwrap() error { return e.err }
 
 func (l *layer) buildInCache(ctx context.Context, p *progress) error {
-	t, err := l.session.cache.Create(cache.Indexes, l.Digest)
-	if err != nil {
-		return cacheWriteError{err}
-	}
-	defer t.Abort()
-	err = l.stream(ctx, p, func(k *keeper) io.Writer { return &indexWriter{t, k} })
+	m := made{cache: l.session.cache, layer: l.Digest}
+	defer m.abort()
+	x, err := m.create(cache.Indexes)
 	if err != nil {
 		return err
 	}
-	if err := t.Commit(); err != nil {
-		return cacheWriteError{err}
+	err = l.stream(ctx, p, func(k *keeper) index.Output {
+		return index.Output{Index: &madeWriter{x, k}, Frames: func() (io.Writer, error) {
+			f, err := m.create(cache.Frames)
+			return &madeWriter{f, k}, err
+		}}
+	})
+	if err != nil {
+		return err
+	}
+	return m.commit()
+}
+
+// A made is what is made of a layer in the cache: the index, and then the frames, if it needs them.
+type made struct {
+	cache *cache.Cache
+	layer digest.Digest
+	temps []*cache.Temp
+}
+
+func (m *made) create(kind cache.Kind) (*cache.Temp, error) {
+	t, err := m.cache.Create(kind, m.layer)
+	if err != nil {
+		return nil, cacheWriteError{err}
+	}
+	m.temps = append(m.temps, t)
+	return t, nil
+}
+
+// commit gives the index its name last, so that there is never one whose frames are still to come.
+func (m *made) commit() error {
+	for _, t := range slices.Backward(m.temps) {
+		if err := t.Commit(); err != nil {
+			return cacheWriteError{err}
+		}
 	}
 	return nil
 }
 
-// An indexWriter writes an index to the cache. When there is no room, that of the layer's blob is given up: the index is
-// worth more.
-type indexWriter struct {
+// abort drops what is not committed.
+func (m *made) abort() {
+	for _, t := range m.temps {
+		t.Abort()
+	}
+}
+
+// A madeWriter writes to the cache what is made of a layer. When there is no room, that of the layer's blob is given up:
+// what is made of it is worth more.
+type madeWriter struct {
 	temp *cache.Temp
 	blob *keeper
 }
 
-func (w *indexWriter) Write(b []byte) (int, error) {
+func (w *madeWriter) Write(b []byte) (int, error) {
 	n, err := w.temp.Write(b)
 	if err != nil && w.blob.giveUp(err) {
 		var more int
@@ -90,14 +153,14 @@ func (w *indexWriter) Write(b []byte) (int, error) {
 // fetchSize is how much of a blob is fetched at a time when it is read through the cache.
 const fetchSize = 4 << 20
 
-// stream reads the layer once and writes its index to what to gives. A blob that has to be fetched goes to the cache as
+// stream reads the layer once and writes its index, and its frames, to what to gives. A blob that has to be fetched goes to the cache as
 // well, and is kept if it is what it should be.
-func (l *layer) stream(ctx context.Context, p *progress, to func(*keeper) io.Writer) error {
+func (l *layer) stream(ctx context.Context, p *progress, to func(*keeper) index.Output) error {
 	want := index.Want{Blob: l.Digest, Size: l.Size, DiffID: l.DiffID}
 	bar := p.layer(l.Digest, l.Size)
 	defer bar.done()
 	build := func(r io.Reader, k *keeper) error {
-		return index.Build(bar.reader(until(ctx, r)), want, index.Output{Index: to(k)})
+		return index.Build(bar.reader(until(ctx, r)), want, to(k))
 	}
 	if l.src.Local() {
 		return build(io.NewSectionReader(l.src, 0, l.Size), nil)
@@ -156,60 +219,4 @@ func (l *layer) intactBlob(ctx context.Context) *cache.Blob {
 		return nil
 	}
 	return b
-}
-
-// A keeper puts a blob into the cache while it streams by. Where the cache fails, the stream goes on without it.
-type keeper struct {
-	log    *slog.Logger
-	digest digest.Digest
-	temp   *cache.Temp // nil once it failed
-}
-
-func (l *layer) newKeeper() *keeper {
-	k := &keeper{log: l.session.app.log, digest: l.Digest}
-	var err error
-	if k.temp, err = l.session.cache.Create(cache.Blobs, l.Digest); err != nil {
-		k.fail(err)
-	}
-	return k
-}
-
-// giveUp drops the blob, and tells whether there was one.
-func (k *keeper) giveUp(err error) bool {
-	if k == nil || k.temp == nil {
-		return false
-	}
-	k.fail(err)
-	return true
-}
-
-func (k *keeper) fail(err error) {
-	k.log.Warn("a blob is not kept in the cache", "layer", k.digest, "why", err)
-	k.abort()
-}
-
-func (k *keeper) Write(b []byte) (int, error) {
-	if k.temp != nil {
-		if _, err := k.temp.Write(b); err != nil {
-			k.fail(err)
-		}
-	}
-	return len(b), nil
-}
-
-func (k *keeper) commit() {
-	if k.temp == nil {
-		return
-	}
-	if err := k.temp.Commit(); err != nil {
-		k.fail(err)
-	}
-}
-
-// abort drops what is not committed.
-func (k *keeper) abort() {
-	if k.temp != nil {
-		k.temp.Abort()
-		k.temp = nil
-	}
 }

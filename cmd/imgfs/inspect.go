@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"imgfs/fetcher"
-	"imgfs/index"
 )
 
 func (a *app) inspectCommand() *cobra.Command {
@@ -69,7 +68,8 @@ type indexState struct {
 	Entries int    `json:"entries"`
 	Spans   int    `json:"spans"`
 	TarSize int64  `json:"tar_size"`
-	Size    int64  `json:"size"` // of the index
+	Size    int64  `json:"size"`             // of the index
+	Frames  int64  `json:"frames,omitempty"` // bytes beside it of what the blob has no way into
 }
 
 func (s *session) inspect(im *fetcher.Image) (*inspection, error) {
@@ -100,23 +100,15 @@ func (s *session) inspectLayer(l fetcher.Layer) (layerInspection, error) {
 		return i, err
 	}
 	i.Cached = cached
-	f, err := s.cache.OpenIndex(l.Digest)
-	if errors.Is(err, iofs.ErrNotExist) {
-		return i, nil
-	}
-	if err != nil {
+	x, err := s.cachedIndex(l.Digest)
+	if x == nil || err != nil {
 		return i, err
 	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return i, err
+	defer x.close()
+	i.Index = &indexState{
+		Format: string(x.index.Format()), Entries: x.index.NumEntries(), Spans: x.index.NumSpans(),
+		TarSize: x.index.TarSize(), Size: x.size, Frames: x.index.FramesSize(),
 	}
-	x, err := index.Open(f, st.Size())
-	if err != nil {
-		return i, nil // of no use: as good as not indexed
-	}
-	i.Index = &indexState{string(x.Format()), x.NumEntries(), x.NumSpans(), x.TarSize(), st.Size()}
 	return i, nil
 }
 
@@ -170,7 +162,10 @@ func (a *app) printInspection(i *inspection) error {
 	for _, l := range i.Layers {
 		state := "none"
 		if x := l.Index; x != nil {
-			state = fmt.Sprintf("%d entries, %d spans, %s", x.Entries, x.Spans, humanBytes(x.Size))
+			state = fmt.Sprintf("%s, %d entries, %d spans, %s", x.Format, x.Entries, x.Spans, humanBytes(x.Size))
+			if x.Frames > 0 {
+				state += fmt.Sprintf(" and %s of frames", humanBytes(x.Frames))
+			}
 		}
 		t.row(l.Digest.String(), l.DiffID.String(), humanBytes(l.Size), humanBytes(l.Cached), state)
 	}

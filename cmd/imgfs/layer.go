@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	iofs "io/fs"
 	"iter"
 	"os"
 	"sync"
@@ -27,20 +26,6 @@ type layer struct {
 
 	mu  sync.Mutex // guards old, and current while it is replaced
 	old []*indexed // damaged ones, at which other reads may still be
-}
-
-// An indexed is an index, and a reader of the layer's tar by it.
-type indexed struct {
-	index  *index.Index
-	reader *index.Reader
-	file   *os.File // nil if the index is in memory
-	built  bool     // by this process, so if it is damaged another one would be as well
-}
-
-func (x *indexed) close() {
-	if x.file != nil {
-		x.file.Close()
-	}
 }
 
 // inPlace is a blob that is a file of the image's own: nothing is cached, so nothing can be dropped.
@@ -80,7 +65,7 @@ func (l *layer) use(x *indexed) {
 	if l.blob != nil {
 		blob = l.blob
 	}
-	x.reader = index.NewReader(x.index, blob, nil, l.session.memory)
+	x.newReader(blob, l.session.memory)
 	l.current.Store(x)
 }
 
@@ -114,7 +99,7 @@ func (l *layer) decoded() int64 {
 func (l *layer) ReadAt(p []byte, off int64) (int, error) {
 	x := l.current.Load()
 	n, err := x.reader.ReadAt(p, off)
-	if !errors.Is(err, index.ErrDamaged) || x.built {
+	if !errors.Is(err, index.ErrDamaged) {
 		return n, err
 	}
 	if x, err = l.rebuilt(x, err); err != nil {
@@ -128,7 +113,7 @@ func (l *layer) entries() iter.Seq2[*index.Entry, error] {
 	return func(yield func(*index.Entry, error) bool) {
 		x := l.current.Load()
 		for e, err := range x.index.Entries() {
-			if errors.Is(err, index.ErrDamaged) && !x.built {
+			if errors.Is(err, index.ErrDamaged) {
 				if _, failed := l.rebuilt(x, err); failed != nil {
 					err = failed
 				}
@@ -140,12 +125,19 @@ func (l *layer) entries() iter.Seq2[*index.Entry, error] {
 	}
 }
 
+// maxRebuilds bounds how often a layer's index is built anew under a mount: a disk that goes on damaging it, or a flaw of
+// ours that does, would have the blob streamed for every read.
+const maxRebuilds = 3
+
 // rebuilt is the index in the place of a damaged one: built now, unless another reader or process was faster.
 func (l *layer) rebuilt(damaged *indexed, why error) (*indexed, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if x := l.current.Load(); x != damaged {
 		return x, nil
+	}
+	if len(l.old) == maxRebuilds {
+		return nil, why
 	}
 	x, err := l.replace(damaged)
 	if err != nil {
@@ -203,34 +195,18 @@ func (l *layer) openIndex(ctx context.Context, p *progress) (*indexed, error) {
 	return l.build(ctx, p)
 }
 
-// cachedIndex opens the index from the cache. One that is of no use is as good as none: nil.
+// cachedIndex opens the index from the cache, if there is one that is of use; nil otherwise.
 func (l *layer) cachedIndex() (*indexed, error) {
-	f, err := l.session.cache.OpenIndex(l.Digest)
-	if errors.Is(err, iofs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
+	x, err := l.session.cachedIndex(l.Digest)
+	if x == nil || err != nil {
 		return nil, err
-	}
-	st, err := f.Stat()
-	var x *index.Index
-	if err == nil {
-		x, err = index.Open(f, st.Size())
-	}
-	if err == nil && x.Blob() != l.Digest {
-		err = fmt.Errorf("it is that of layer %s", x.Blob())
-	}
-	if err != nil {
-		f.Close()
-		l.session.app.log.Info("index is built anew", "layer", l.Digest, "why", err)
-		return nil, nil
 	}
 	// The index holds what the blob is; another image may claim that it is something else.
-	if err := l.check(x); err != nil {
-		f.Close()
+	if err := l.check(x.index); err != nil {
+		x.close()
 		return nil, err
 	}
-	return &indexed{index: x, file: f}, nil
+	return x, nil
 }
 
 // check compares what the image says of the layer with what it is.

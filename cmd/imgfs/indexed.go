@@ -1,0 +1,87 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	iofs "io/fs"
+	"os"
+
+	"github.com/opencontainers/go-digest"
+
+	"imgfs/cache"
+	"imgfs/index"
+)
+
+// An indexed is an index, and a reader of the layer's tar by it.
+type indexed struct {
+	index  *index.Index
+	size   int64         // of the index in bytes
+	reader *index.Reader // nil until it is used
+	file   *os.File      // nil if the index is in memory
+	frames *os.File      // nil if the layer needs none
+}
+
+func (x *indexed) close() {
+	for _, f := range []*os.File{x.file, x.frames} {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// newReader makes the reader of the layer's tar.
+func (x *indexed) newReader(blob index.Blob, m index.Memory) {
+	var frames io.ReaderAt
+	if x.frames != nil {
+		frames = x.frames
+	}
+	x.reader = index.NewReader(x.index, blob, frames, m)
+}
+
+// cachedIndex opens the index of a layer, and its frames, from the cache. What is of no use is as good as nothing: nil.
+func (s *session) cachedIndex(layer digest.Digest) (*indexed, error) {
+	f, err := s.cache.OpenIndex(layer)
+	if errors.Is(err, iofs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	x := &indexed{file: f}
+	if err := x.open(s.cache, layer); err != nil {
+		x.close()
+		s.app.log.Info("a cached index is of no use", "layer", layer, "why", err)
+		return nil, nil
+	}
+	return x, nil
+}
+
+// open opens what there is a file of.
+func (x *indexed) open(c *cache.Cache, layer digest.Digest) error {
+	st, err := x.file.Stat()
+	if err != nil {
+		return err
+	}
+	x.size = st.Size()
+	if x.index, err = index.Open(x.file, x.size); err != nil {
+		return err
+	}
+	if x.index.Blob() != layer {
+		return fmt.Errorf("it is that of layer %s", x.index.Blob())
+	}
+	want := x.index.FramesSize()
+	if want == 0 {
+		return nil
+	}
+	if x.frames, err = c.OpenFrames(layer); err != nil {
+		return err
+	}
+	if st, err = x.frames.Stat(); err != nil {
+		return err
+	}
+	if st.Size() != want {
+		return fmt.Errorf("its frames are %d bytes, and not %d", st.Size(), want)
+	}
+	return nil
+}
