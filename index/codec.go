@@ -29,8 +29,8 @@ const (
 
 // A codec knows where a format can be entered, and how to decode from there.
 type codec interface {
-	// scan decodes a blob from its first byte on. It calls mark at each checkpoint in turn, before Read returns the
-	// bytes that come after it. Block and Window are valid during the call.
+	// scan decodes a blob from its first byte on. It calls mark with each checkpoint in turn, with the last one before
+	// Read returns io.EOF. Block, Window and Used are valid during the call.
 	scan(r io.Reader, mark func(inflate.Checkpoint) error) scanner
 	// decode decodes one span, into the whole of dst and out of the whole of src. It is safe for concurrent use.
 	decode(dst, src []byte, from *inflate.Checkpoint) error

@@ -21,10 +21,10 @@ func (d *decoder) step(room uint) outcome {
 		return cutShort
 	case e&special != 0:
 		return badCode
-	case dist > d.wr-d.first:
-		return tooFar
 	case length > room:
 		return tooMuch
+	case dist > d.wr-d.near && !d.reaches(d.wr, dist, length):
+		return tooFar
 	}
 	for range length {
 		d.out[d.wr&outMask] = d.out[(d.wr-dist)&outMask]

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"imgfs/index/inflate"
@@ -15,6 +16,7 @@ import (
 func checkpoints(r io.Reader, span int64) (got []byte, cps []inflate.Checkpoint, err error) {
 	z := inflate.NewReader(r, &inflate.Options{Span: span, Checkpoint: func(cp inflate.Checkpoint) error {
 		cp.Window = bytes.Clone(cp.Window)
+		cp.Used = slices.Clone(cp.Used)
 		cp.Block = bytes.Clone(cp.Block)
 		cps = append(cps, cp)
 		return nil
@@ -60,15 +62,65 @@ func checkSpan(file, want []byte, span int64) error {
 	if err := checkPlaces(cps, span); err != nil {
 		return err
 	}
-	for _, i := range rand.New(rand.NewPCG(1, 2)).Perm(len(cps) - 1) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for _, i := range rng.Perm(len(cps) - 1) {
 		cp, next := cps[i], cps[i+1]
-		got, err := decodeGuarded(next.Out-cp.Out, file[cp.In/8:(next.In+7)/8], &cp)
-		if err != nil {
+		if err := checkResume(rng, cp, file[cp.In/8:(next.In+7)/8], want[:next.Out]); err != nil {
 			return fmt.Errorf("checkpoint %d at bit %d, byte %d: %w", i, cp.In, cp.Out, err)
 		}
-		if !bytes.Equal(got, want[cp.Out:next.Out]) {
-			return fmt.Errorf("checkpoint %d at bit %d, byte %d: wrong bytes", i, cp.In, cp.Out)
+	}
+	return nil
+}
+
+// checkResume decodes a span, of which want is the end. It gives nothing of the window that is not used, and then
+// makes sure that a used byte counts.
+func checkResume(rng *rand.Rand, cp inflate.Checkpoint, src, want []byte) error {
+	before, want := want[:cp.Out], want[cp.Out:]
+	if err := checkWindow(cp, before); err != nil {
+		return err
+	}
+	window := bytes.Repeat([]byte{0xaa}, len(cp.Window))
+	for _, run := range cp.Used {
+		copy(window[run.Off:], cp.Window[run.Off:][:run.Len])
+	}
+	cp.Window = window
+	got, err := decodeGuarded(int64(len(want)), src, &cp)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(got, want) {
+		return errors.New("wrong bytes")
+	}
+	if len(cp.Used) == 0 {
+		return nil
+	}
+	run := cp.Used[rng.IntN(len(cp.Used))]
+	cp.Window[run.Off+rng.IntN(run.Len)]++
+	if got, err := decodeGuarded(int64(len(want)), src, &cp); err != nil || bytes.Equal(got, want) {
+		return fmt.Errorf("a byte of %+v is not used, or error: %w", run, err)
+	}
+	return nil
+}
+
+// checkWindow fails if a checkpoint's window is not as the documentation says. The bytes before it are given.
+func checkWindow(cp inflate.Checkpoint, before []byte) error {
+	if len(cp.Window) > min(len(before), inflate.WindowSize) {
+		return fmt.Errorf("window of %d bytes", len(cp.Window))
+	}
+	want := make([]byte, len(cp.Window))
+	end := -1
+	for _, run := range cp.Used {
+		if run.Off <= end || run.Len <= 0 {
+			return fmt.Errorf("runs %+v", cp.Used)
 		}
+		end = run.Off + run.Len
+		copy(want[run.Off:end], before[len(before)-len(want)+run.Off:])
+	}
+	if len(want) > 0 && (len(cp.Used) == 0 || cp.Used[0].Off != 0) {
+		return errors.New("window that does not begin with a byte that is used")
+	}
+	if !bytes.Equal(cp.Window, want) {
+		return errors.New("window is not made of the bytes before it")
 	}
 	return nil
 }
@@ -89,9 +141,6 @@ func checkPlaces(cps []inflate.Checkpoint, span int64) error {
 		}
 		if cp.Member && (cp.In%8 != 0 || cp.Window != nil || cp.Block != nil) {
 			return fmt.Errorf("member's checkpoint %+v", cp)
-		}
-		if int64(len(cp.Window)) > min(cp.Out, inflate.WindowSize) {
-			return fmt.Errorf("checkpoint %d: window of %d bytes", i, len(cp.Window))
 		}
 	}
 	return nil

@@ -7,14 +7,23 @@ const WindowSize = 32 << 10
 const DefaultSpan = 1 << 20
 
 // A Checkpoint is a place in a gzip file from which decoding can start.
+//
+// What follows can refer to the WindowSize bytes decoded before it in the same member, but it refers to few of them: a
+// tenth, on real data. Window holds the bytes from the first one that is referred to up to Out, so it may be
+// shorter than WindowSize, or empty. Those of them that are referred to are in Used, as runs that are sorted and do not
+// touch each other; the others are zero, and may be anything when the checkpoint is given to Decode.
 type Checkpoint struct {
 	In       int64  // bit offset in the file of the next bit to decode
 	Out      int64  // bytes decoded before it
 	Member   bool   // a member's header comes next: In is a multiple of 8, and there is no window
 	Block    []byte // not nil: inside a fixed or dynamic block; these bytes hold the block's header
 	BlockBit uint8  // first bit of the block's header in Block[0], 0 to 7
-	Window   []byte // the last bytes decoded before Out in this member, WindowSize at most
+	Window   []byte // what is needed of the bytes decoded before Out; see Used
+	Used     []Run  // the bytes of Window that are needed; Decode does not ask for it
 }
+
+// A Run is a row of bytes of a window.
+type Run struct{ Off, Len int }
 
 // Options say how often a Reader tells of checkpoints, and to whom. Nil means never.
 type Options struct {
@@ -23,7 +32,9 @@ type Options struct {
 	Span int64
 
 	// Checkpoint is called with each checkpoint in turn, from within Read and WriteTo; the first is the start of the
-	// file. Block and Window are valid during the call only. Checkpoints come before the bytes around them are read.
+	// file. It is called when it is known what of the window is used: when WindowSize bytes more have been decoded, or
+	// the next checkpoint is due, or the member has ended, whichever is first. By then Read may have given the bytes
+	// around it; the last call comes before Read returns io.EOF. Block, Window and Used are valid during the call only.
 	// An error ends the reading.
 	Checkpoint func(Checkpoint) error
 }

@@ -37,6 +37,7 @@ type decoder struct {
 	wr      uint  // bytes in out
 	rd      uint  // of these, taken by the caller
 	first   uint  // where in out the member begins; 0 if it began before out
+	near    uint  // as far back as matches reach unnoticed: first, or a checkpoint whose window is being recorded
 	outBase int64 // decoded bytes before out[0]
 	stop    int64 // decoded bytes after which to stop
 
@@ -80,7 +81,9 @@ func (d *decoder) room() uint {
 func (d *decoder) more() (err error) {
 	d.slide()
 	for err == nil && !d.full() {
-		err = d.advance()
+		if err = d.marks.settleIfRecorded(d); err == nil {
+			err = d.advance()
+		}
 	}
 	d.sum()
 	return err
@@ -96,6 +99,7 @@ func (d *decoder) slide() {
 	d.outBase += int64(n)
 	d.wr, d.rd, d.summed = WindowSize, WindowSize, WindowSize
 	d.first -= min(n, d.first)
+	d.near -= min(n, d.near)
 }
 
 // sum takes the new output into the member's CRC.
@@ -200,6 +204,16 @@ func (d *decoder) symbols() error {
 	default:
 		return d.corrupt(reasons[result])
 	}
+}
+
+// reaches takes notice of a match that begins at out[wr], and reports whether its distance is one that there can be.
+// It is asked about those that begin before near.
+func (d *decoder) reaches(wr, dist, length uint) bool {
+	if dist > wr-d.first {
+		return false
+	}
+	d.marks.recording.refer(dist-(wr-d.near), length)
+	return true
 }
 
 // limits returns the limits of the fast loop: the ends of the input and of the room, or where a checkpoint is overdue.

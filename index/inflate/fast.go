@@ -107,7 +107,7 @@ func (d *decoder) fast(inLimit, outLimit uint) outcome {
 		buf >>= e & 63
 		count -= uint64(e)
 		dist := value(e, saved, buf)
-		if dist > out-d.first {
+		if dist > out-d.near && !d.reaches(out, dist, length) {
 			result = tooFar
 			break
 		}

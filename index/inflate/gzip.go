@@ -149,7 +149,7 @@ func (d *decoder) memberHeader() error {
 // startMember is called after a member's header: what follows cannot refer to what was before.
 func (d *decoder) startMember() {
 	d.state = atBlock
-	d.first = d.wr
+	d.first, d.near = d.wr, d.wr
 	d.summed = d.wr
 	d.crc = 0
 	d.memberOut = d.produced()
@@ -178,5 +178,5 @@ func (d *decoder) trailer() error {
 	d.ended = true
 	d.endOffset = d.offset()
 	d.state = atMember
-	return nil
+	return d.marks.settle(d)
 }

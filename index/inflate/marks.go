@@ -10,6 +10,8 @@ type marks struct {
 	block    [maxBlockHeader]byte // header of the block that is being decoded
 	blockLen uint
 	blockBit uint8
+
+	recording recording // of the last checkpoint
 }
 
 // maxAsked keeps sums of spans from overflowing.
@@ -41,18 +43,40 @@ func (m *marks) left(d *decoder) (in, out uint) {
 	return uint(max(1, 2*m.span-(d.position()>>3-m.in))), uint(max(1, 2*m.span-(d.produced()-m.out)))
 }
 
-// mark tells of a checkpoint where the decoder stands.
+// mark makes a checkpoint of where the decoder stands. It tells of the one before, if that has not been done.
 func (m *marks) mark(d *decoder, cp Checkpoint) error {
-	cp.In, cp.Out = d.position(), d.produced()
-	if !cp.Member {
-		cp.Window = d.window()
+	if err := m.settle(d); err != nil {
+		return err
 	}
+	cp.In, cp.Out = d.position(), d.produced()
 	m.begun = true
 	m.in, m.out = cp.In>>3, cp.Out
-	return m.tell(cp)
+	if cp.Member {
+		return m.tell(cp)
+	}
+	m.recording.start(cp, d.window())
+	d.near = d.wr
+	return nil
 }
 
-// atMember tells of the start of a member, if a checkpoint is due.
+// settle tells of the last checkpoint, if that has not been done: nothing that follows refers to its window.
+func (m *marks) settle(d *decoder) error {
+	if m == nil || !m.recording.active {
+		return nil
+	}
+	d.near = d.first
+	return m.tell(m.recording.finish())
+}
+
+// settleIfRecorded settles once all bytes that can refer to the last checkpoint's window have been decoded.
+func (m *marks) settleIfRecorded(d *decoder) error {
+	if m == nil || d.produced()-m.out < WindowSize {
+		return nil
+	}
+	return m.settle(d)
+}
+
+// atMember makes a checkpoint of the start of a member, if one is due.
 func (m *marks) atMember(d *decoder) error {
 	if m == nil || !m.due(d, 1) {
 		return nil
@@ -60,7 +84,7 @@ func (m *marks) atMember(d *decoder) error {
 	return m.mark(d, Checkpoint{Member: true})
 }
 
-// atBlock tells of the start of a block, if a checkpoint is due.
+// atBlock makes a checkpoint of the start of a block, if one is due.
 func (m *marks) atBlock(d *decoder) error {
 	if m == nil || !m.due(d, 1) {
 		return nil
@@ -77,7 +101,7 @@ func (m *marks) keepHeader(in *input, from uint) {
 	m.blockBit = uint8(from & 7)
 }
 
-// inBlock tells of a place between two symbols of a block, if a checkpoint is overdue.
+// inBlock makes a checkpoint of a place between two symbols of a block, if one is overdue.
 func (m *marks) inBlock(d *decoder) error {
 	if m == nil || !m.due(d, 2) {
 		return nil

@@ -56,7 +56,7 @@ func (s *spanDecoder) release() {
 // start sets s to decode from a checkpoint on.
 func (s *spanDecoder) start(src []byte, cp *Checkpoint) error {
 	d := &s.d
-	d.outBase, d.first, d.summed = 0, 0, 0
+	d.outBase, d.first, d.near, d.summed = 0, 0, 0, 0
 	d.wr = uint(copy(d.out[:WindowSize], cp.Window))
 	d.rd = d.wr
 	d.ended = false
