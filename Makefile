@@ -30,8 +30,17 @@ unit:
 demo: build
 	$(GO) run ./e2e/demo bin/imgfs
 
+# Some twenty minutes, on a machine that does nothing else; the first run makes the
+# corpus before. docs/performance.md says what it measures. Needs root.
 bench:
-	$(GO) test -run '^$$' -bench . -benchmem ./...
+	e2e/prepare.sh bench
+	mkdir -p bin
+	{ $(GO) test -run '^$$' -bench Inflate -cpu 1 -benchtime 5x ./index/inflate && \
+	$(GO) test -run '^$$' -bench 'Build|Size|Sequential' -benchtime 3x -timeout 20m ./index && \
+	$(GO) test -run '^$$' -bench 'Entries|Random' ./index && \
+	$(GO) test -run '^$$' -bench . -benchmem ./layers ./cache ./fetcher ./fs; } 2>&1 | tee bin/bench.txt
+	@echo; echo "ratios: mean, least and most (all of it is in bin/bench.txt):"
+	@$(GO) run ./internal/measure/ratios <bin/bench.txt
 
 # Every fuzz target for a while. go test takes one target at a time.
 fuzz:

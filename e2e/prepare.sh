@@ -1,10 +1,16 @@
 #!/bin/sh
-# Installs what the end-to-end tests need, where it is missing: the peers, and
-# what makes the race detector work. Their daemons are started by the tests
-# alone, so installing them starts nothing.
+# Installs what the tests need, where it is missing: the peers, what compresses
+# the corpus, and what makes the race detector work. Daemons are started by the
+# tests alone, so installing them starts nothing. With "bench", installs what
+# the benchmarks need besides: more peers.
 set -eu
 
-packages="docker-registry skopeo umoci buildah containerd mmdebstrap fuse3 attr libcap2-bin gcc libc6-dev"
+packages="docker-registry skopeo umoci buildah containerd mmdebstrap fuse3 attr libcap2-bin gcc libc6-dev pigz zstd"
+case "${1-}" in
+"") ;;
+bench) packages="$packages libdeflate-tools isal fuse-overlayfs" ;;
+*) echo "usage: $0 [bench]" >&2; exit 3 ;;
+esac
 
 missing=
 for p in $packages; do

@@ -2,66 +2,149 @@ package index
 
 import (
 	"bytes"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"imgfs/index/inflate"
+	"imgfs/internal/corpus"
+	"imgfs/internal/measure"
 )
 
-// gorootTar writes a layer of the Go toolchain, sources and programs, and gives its path and the size of its tar.
-func gorootTar(b *testing.B) (path string, size int64) {
+func largeLayer(b *testing.B) *corpus.Large {
 	b.Helper()
-	path = filepath.Join(b.TempDir(), "layer.tar.gz")
-	out, err := exec.Command("sh", "-c", `tar -C "$1" -cf - src bin pkg/tool | tee "$2.tar" | gzip -6 > "$2"`, "sh", goroot(b), path).CombinedOutput()
-	if err != nil {
-		b.Fatalf("%v: %s", err, out)
-	}
-	info, err := os.Stat(path + ".tar")
+	l, err := corpus.LargeLayer(b.Context())
 	check(b, err)
-	check(b, os.Remove(path+".tar"))
-	return path, info.Size()
+	return l
 }
 
-// BenchmarkBuild gives the rate in bytes of tar, beside that of "gzip -dc | sha256sum", which does less: no digest of
-// the blob, no entries, no spans. It has both processors; Build takes one.
+// BenchmarkBuild indexes a layer of more than 1 GB of tar, beside our decoder alone (which checks the CRC) and
+// "gzip -dc | sha256sum", which does less: no digest of the blob, no entries, no spans. It counts the time that passes: all have
+// both processors to themselves. A metric A/B is how many times as fast as B A is; two is two builds side by side.
 func BenchmarkBuild(b *testing.B) {
-	path, size := gorootTar(b)
-	b.Run("imgfs", func(b *testing.B) {
-		b.SetBytes(size)
-		var n countWriter
-		for b.Loop() {
-			n = 0
-			f, err := os.Open(path)
-			check(b, err)
-			check(b, Build(f, Want{Size: -1}, Output{Index: &n}))
-			check(b, f.Close())
-		}
-		info, err := os.Stat(path)
-		check(b, err)
-		b.ReportMetric(100*float64(n)/float64(info.Size()), "%index/blob")
-	})
-	b.Run("gzip+sha256sum", func(b *testing.B) {
-		b.SetBytes(size)
-		for b.Loop() {
-			check(b, exec.Command("sh", "-c", `gzip -dc < "$1" | sha256sum`, "sh", path).Run())
-		}
-	})
+	l := largeLayer(b)
+	build := func() error { return buildFile(l.Gzip, io.Discard) }
+	contestants := []measure.Contestant{
+		wall("build", build),
+		wall("two", func() error {
+			var g errgroup.Group
+			g.Go(build)
+			g.Go(build)
+			return g.Wait()
+		}),
+		wall("decoder", func() error { return inflateFile(l.Gzip) }),
+		wall("gzip+sha256sum", pipeline("gzip -dc", l.Gzip)),
+	}
+	least := measure.Contest(b, contestants...)
+	least["two"] /= 2 // a layer's share
+	for _, c := range contestants {
+		b.ReportMetric(measure.Rate(l.TarSize, least[c.Name]), c.Name+"-MB/s")
+	}
+	b.ReportMetric(float64(least["decoder"])/float64(least["build"]), "build/decoder")
+	b.ReportMetric(float64(least["gzip+sha256sum"])/float64(least["build"]), "build/gzip+sha256sum")
+	b.ReportMetric(float64(least["build"])/float64(least["two"]), "two/build")
 }
 
-type countWriter int64
+// BenchmarkBuildCPU is BenchmarkBuild by processor time in user mode: what a build costs where others want the processors too.
+func BenchmarkBuildCPU(b *testing.B) {
+	l := largeLayer(b)
+	process := func(name string, work func() error) measure.Contestant {
+		return measure.Contestant{Name: name, Run: func() (time.Duration, error) { return measure.Process(work) }}
+	}
+	contestants := []measure.Contestant{
+		process("build", func() error { return buildFile(l.Gzip, io.Discard) }),
+		process("decoder", func() error { return inflateFile(l.Gzip) }),
+		{Name: "gzip+sha256sum", Run: func() (time.Duration, error) {
+			return measure.Command(exec.Command("sh", "-c", `gzip -dc < "$1" | sha256sum`, "sh", l.Gzip))
+		}},
+	}
+	least := measure.Contest(b, contestants...)
+	for _, c := range contestants {
+		b.ReportMetric(measure.Rate(l.TarSize, least[c.Name]), c.Name+"-MB/s")
+	}
+	b.ReportMetric(float64(least["decoder"])/float64(least["build"]), "build/decoder")
+	b.ReportMetric(float64(least["gzip+sha256sum"])/float64(least["build"]), "build/gzip+sha256sum")
+}
 
-func (w *countWriter) Write(p []byte) (int, error) {
-	*w += countWriter(len(p))
-	return len(p), nil
+func wall(name string, work func() error) measure.Contestant {
+	return measure.Contestant{Name: name, Run: func() (time.Duration, error) { return measure.Wall(work) }}
+}
+
+// pipeline runs a program that decompresses its input, and sha256sum after it.
+func pipeline(program, path string) func() error {
+	return func() error {
+		return exec.Command("sh", "-c", program+` < "$1" | sha256sum`, "sh", path).Run()
+	}
+}
+
+func buildFile(path string, w io.Writer) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return Build(f, Want{Size: -1}, Output{Index: w})
+}
+
+func inflateFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(io.Discard, inflate.NewReader(f, nil))
+	return err
+}
+
+// BenchmarkSize gives the size of indexes, in parts of a hundred of the blob, and of that what the entries take, what decoders
+// must know (windows), and the table, most of which is digests of spans. The data is one tar by several compressors.
+func BenchmarkSize(b *testing.B) {
+	l := largeLayer(b)
+	b.Run("data=image/by=gzip-6", func(b *testing.B) { benchmarkSize(b, l.Gzip) })
+	files, err := corpus.Full(b.Context())
+	check(b, err)
+	for _, f := range files {
+		if f.Gzip() {
+			b.Run(fmt.Sprintf("data=%s/by=%s", f.Data, f.By), func(b *testing.B) { benchmarkSize(b, f.Path) })
+		}
+	}
+}
+
+func benchmarkSize(b *testing.B, path string) {
+	var x bytes.Buffer
+	for b.Loop() {
+		x.Reset()
+		check(b, buildFile(path, &x))
+	}
+	info, err := os.Stat(path)
+	check(b, err)
+	table := mustOpen(b, x.Bytes()).t
+	var windows, entries int
+	for i := range table.spans {
+		windows += int(table.spans[i].state.len)
+	}
+	for i := range table.pieces {
+		entries += int(table.pieces[i].len)
+	}
+	percent := func(n int) float64 { return 100 * float64(n) / float64(info.Size()) }
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(percent(x.Len()), "%index")
+	b.ReportMetric(percent(windows), "%windows")
+	b.ReportMetric(percent(entries), "%entries")
+	b.ReportMetric(percent(x.Len()-windows-entries), "%table")
 }
 
 // BenchmarkEntries gives the time to list the entries of an index.
 func BenchmarkEntries(b *testing.B) {
-	path, _ := gorootTar(b)
-	data, err := os.ReadFile(path)
-	check(b, err)
-	x := mustOpen(b, mustBuild(b, data))
+	var data bytes.Buffer
+	check(b, buildFile(largeLayer(b).Gzip, &data))
+	x := mustOpen(b, data.Bytes())
 	b.ReportAllocs()
 	for b.Loop() {
 		for _, err := range x.Entries() {
@@ -71,17 +154,56 @@ func BenchmarkEntries(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(x.NumEntries()), "ns/entry")
 }
 
-// BenchmarkReadAt reads a tar from start to end, each span decoded once.
-func BenchmarkReadAt(b *testing.B) {
-	path, size := gorootTar(b)
-	data, err := os.ReadFile(path)
+// BenchmarkSequential reads a tar by its index from start to end, in 128 KiB as the kernel asks for a large file; the blob is in
+// memory. A metric A/B is how many times as fast as B A is; the decoder alone has one processor.
+func BenchmarkSequential(b *testing.B) {
+	eachReader(b, func(b *testing.B, file, tar []byte, open func(spans int) *Reader) {
+		size := int64(len(tar))
+		least := measure.Contest(b, wall("read", func() error {
+			return readAll(io.NewSectionReader(open(8), 0, size))
+		}), wall("decoder", func() error {
+			return readAll(inflate.NewReader(bytes.NewReader(file), nil))
+		}))
+		b.ReportMetric(measure.Rate(size, least["read"]), "read-MB/s")
+		b.ReportMetric(measure.Rate(size, least["decoder"]), "decoder-MB/s")
+		b.ReportMetric(float64(least["decoder"])/float64(least["read"]), "read/decoder")
+	})
+}
+
+// BenchmarkRandom reads 4 KiB here and there, and decodes a span for each.
+func BenchmarkRandom(b *testing.B) {
+	eachReader(b, func(b *testing.B, file, tar []byte, open func(spans int) *Reader) {
+		r, p, rnd := open(0), make([]byte, 4<<10), rand.New(rand.NewPCG(1, 1))
+		b.ReportAllocs()
+		for b.Loop() {
+			_, err := r.ReadAt(p, rnd.Int64N(int64(len(tar)-len(p))))
+			check(b, err)
+		}
+	})
+}
+
+// eachReader runs a benchmark with each kind of data. open gives a reader with memory for some spans, none of which is in it.
+func eachReader(b *testing.B, run func(b *testing.B, file, tar []byte, open func(spans int) *Reader)) {
+	files, err := corpus.Full(b.Context())
 	check(b, err)
-	z := NewReader(mustOpen(b, mustBuild(b, data)), discardless{bytes.NewReader(data)}, nil, newMemory(2))
-	b.SetBytes(size)
-	for b.Loop() {
-		_, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{io.NewSectionReader(z, 0, size)}, make([]byte, 128<<10))
+	for _, f := range files {
+		if f.By != "gzip-6" {
+			continue
+		}
+		file, tar, err := f.Read()
 		check(b, err)
+		x := mustOpen(b, mustBuild(b, file))
+		b.Run("data="+f.Data, func(b *testing.B) {
+			run(b, file, tar, func(spans int) *Reader {
+				return NewReader(x, discardless{bytes.NewReader(file)}, nil, newMemory(spans))
+			})
+		})
 	}
+}
+
+func readAll(r io.Reader) error {
+	_, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{r}, make([]byte, 128<<10))
+	return err
 }
 
 // discardless is a blob that is never wrong.

@@ -1,141 +1,132 @@
 package inflate_test
 
 import (
-	"archive/tar"
 	"bytes"
 	stdgzip "compress/gzip"
+	"context"
 	"fmt"
 	"io"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
-	"sync"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 
 	"imgfs/index/inflate"
+	"imgfs/internal/corpus"
+	"imgfs/internal/measure"
 )
 
-// corpusSize is the most bytes of each kind of data that the benchmarks decode.
-const corpusSize = 48 << 20
+// benchSpan is the span that the index asks for.
+const benchSpan = 768 << 10
 
-// corpus is real data: the Go toolchain's sources and its compiler.
-var corpus = sync.OnceValues(func() (map[string][]byte, error) {
-	root, err := exec.Command("go", "env", "GOROOT", "GOTOOLDIR").Output()
+// timesARun is how many times a file is decoded to be timed once.
+const timesARun = 4
+
+func TestEverySpanOfTheCorpusEqualsItsTar(t *testing.T) {
+	files, err := corpus.Small(t.Context())
 	if err != nil {
-		return nil, err
+		t.Fatal(err)
 	}
-	dirs := strings.Fields(string(root))
-	source, err := tarOf(filepath.Join(dirs[0], "src"))
-	if err != nil {
-		return nil, err
-	}
-	binary, err := os.ReadFile(filepath.Join(dirs[1], "compile"))
-	return map[string][]byte{"source": source, "binary": binary}, err
-})
-
-// tarOf returns the first corpusSize bytes of a tar of a directory.
-func tarOf(dir string) ([]byte, error) {
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	err := filepath.WalkDir(dir, func(name string, e os.DirEntry, err error) error {
-		if err != nil || !e.Type().IsRegular() || b.Len() >= corpusSize {
-			return err
-		}
-		data, err := os.ReadFile(name)
-		if err != nil {
-			return err
-		}
-		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(data))}); err != nil {
-			return err
-		}
-		_, err = w.Write(data)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return b.Bytes(), w.Close()
-}
-
-// BenchmarkInflate compares decoders on one thread, by whole files and by spans.
-//
-//	go test -run '^$' -bench Inflate -cpu 1 ./index/inflate
-func BenchmarkInflate(b *testing.B) {
-	corpus, err := corpus()
-	if err != nil {
-		b.Fatal(err)
-	}
-	for _, name := range []string{"source", "binary"} {
-		data := corpus[name]
-		for _, level := range []int{1, 6, 9} {
-			file := compress(b, data, level)
-			for _, d := range decoders(b, file) {
-				b.Run(fmt.Sprintf("data=%s/level=%d/decoder=%s", name, level, d.name), func(b *testing.B) {
-					b.SetBytes(int64(len(data)))
-					for b.Loop() {
-						if n, err := d.decode(); err != nil || n != int64(len(data)) {
-							b.Fatalf("%d bytes, %v", n, err)
-						}
-					}
-				})
-			}
-		}
-	}
-}
-
-func compress(b *testing.B, data []byte, level int) []byte {
-	var file bytes.Buffer
-	w, err := stdgzip.NewWriterLevel(&file, level)
-	if err != nil {
-		b.Fatal(err)
-	}
-	if _, err := w.Write(data); err != nil {
-		b.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		b.Fatal(err)
-	}
-	return file.Bytes()
-}
-
-type decoder struct {
-	name   string
-	decode func() (int64, error)
-}
-
-// decoders returns the ways to decode a file: ours by spans (which checks nothing) and whole, and the peers.
-func decoders(b *testing.B, file []byte) []decoder {
-	spans := spansOf(b, file)
-	return []decoder{
-		{"span", func() (n int64, err error) {
-			for _, s := range spans {
-				if err := inflate.Decode(s.dst, s.src, &s.from); err != nil {
-					return n, err
+	for _, f := range files {
+		if f.Gzip() {
+			t.Run(f.Data+"/"+f.By, func(t *testing.T) {
+				file, tar, err := f.Read()
+				if err != nil {
+					t.Fatal(err)
 				}
-				n += int64(len(s.dst))
+				check(t, file, tar, 100_000)
+			})
+		}
+	}
+}
+
+// BenchmarkInflate compares decoders on one thread, by processor time in user mode: ours by spans, which checks no CRC, and
+// ours by whole files (reader); packages of Go's, in this process; and programs, which read the file and write to
+// /dev/null, for libdeflate (its gunzip), ISA-L (igzip) and zlib (pigz -p 1, which calls it). A run is the file several times,
+// so that the start of programs doesn't count. A metric A/B is how many times as fast as B A is.
+//
+// Before a file is measured, all its spans are compared with its tar.
+func BenchmarkInflate(b *testing.B) {
+	files, err := corpus.Full(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, f := range files {
+		if f.Gzip() {
+			b.Run(fmt.Sprintf("data=%s/by=%s", f.Data, f.By), func(b *testing.B) { benchmarkFile(b, f) })
+		}
+	}
+}
+
+func benchmarkFile(b *testing.B, f corpus.File) {
+	file, tar, err := f.Read()
+	if err != nil {
+		b.Fatal(err)
+	}
+	contestants := append(packages(file, int64(len(tar)), spansOf(b, file, tar)), programs(f.Path)...)
+	least := measure.Contest(b, contestants...)
+	for _, c := range contestants {
+		b.ReportMetric(measure.Rate(int64(len(tar)), least[c.Name]), c.Name+"-MB/s")
+	}
+	for _, pair := range [][2]string{
+		{"span", "klauspost"}, {"span", "libdeflate"}, {"span", "igzip"}, {"span", "zlib"},
+		{"reader", "std"}, {"reader", "klauspost"}, {"reader", "libdeflate"},
+	} {
+		b.ReportMetric(float64(least[pair[1]])/float64(least[pair[0]]), pair[0]+"/"+pair[1])
+	}
+}
+
+// packages are the decoders that run in this process.
+func packages(file []byte, size int64, spans []span) []measure.Contestant {
+	onThread := func(name string, decode func() error) measure.Contestant {
+		return measure.Contestant{Name: name, Run: func() (time.Duration, error) {
+			took, err := measure.Thread(func() (err error) {
+				for i := 0; i < timesARun && err == nil; i++ {
+					err = decode()
+				}
+				return err
+			})
+			return took / timesARun, err
+		}}
+	}
+	decoder := func(name string, open func(r io.Reader) (io.Reader, error)) measure.Contestant {
+		return onThread(name, func() error {
+			z, err := open(bytes.NewReader(file))
+			if err != nil {
+				return err
 			}
-			return n, nil
-		}},
-		{"reader", func() (int64, error) {
-			return io.Copy(io.Discard, inflate.NewReader(bytes.NewReader(file), nil))
-		}},
-		{"klauspost", func() (int64, error) {
-			z, err := gzip.NewReader(bytes.NewReader(file))
+			if n, err := io.Copy(io.Discard, z); err != nil || n != size {
+				return fmt.Errorf("%d bytes of %d, %w", n, size, err)
+			}
+			return nil
+		})
+	}
+	return []measure.Contestant{
+		onThread("span", func() error { return decodeAll(spans) }),
+		decoder("reader", func(r io.Reader) (io.Reader, error) { return inflate.NewReader(r, nil), nil }),
+		decoder("std", func(r io.Reader) (io.Reader, error) { return stdgzip.NewReader(r) }),
+		decoder("klauspost", func(r io.Reader) (io.Reader, error) { return gzip.NewReader(r) }),
+	}
+}
+
+// programs are the decoders that have programs.
+func programs(path string) []measure.Contestant {
+	program := func(name, debian string, command ...string) measure.Contestant {
+		command = append(command, slices.Repeat([]string{path}, timesARun)...)
+		return measure.Contestant{Name: name, Run: func() (time.Duration, error) {
+			cmd, err := corpus.Tool(context.Background(), debian, command...)
 			if err != nil {
 				return 0, err
 			}
-			return io.Copy(io.Discard, z)
-		}},
-		{"std", func() (int64, error) {
-			z, err := stdgzip.NewReader(bytes.NewReader(file))
-			if err != nil {
-				return 0, err
-			}
-			return io.Copy(io.Discard, z)
-		}},
+			took, err := measure.Command(cmd) // its output goes to /dev/null
+			return took / timesARun, err
+		}}
+	}
+	return []measure.Contestant{
+		program("libdeflate", "libdeflate-tools", "libdeflate-gunzip", "-k", "-c"),
+		program("igzip", "isal", "igzip", "-d", "-c"),
+		program("zlib", "pigz", "pigz", "-d", "-k", "-c", "-p", "1"),
 	}
 }
 
@@ -144,27 +135,34 @@ type span struct {
 	src, dst []byte
 }
 
-// spansOf returns the spans of a file. They share the room for their bytes, as spans that are decoded into a cache do.
-func spansOf(b *testing.B, file []byte) []span {
-	var spans []span
-	end := func(in, out int64) {
-		if len(spans) > 0 {
-			s := &spans[len(spans)-1]
-			s.src = file[s.from.In/8 : in]
-			s.dst = make([]byte, out-s.from.Out)
+func decodeAll(spans []span) error {
+	for i := range spans {
+		if s := &spans[i]; inflate.Decode(s.dst, s.src, &s.from) != nil {
+			return fmt.Errorf("span %d", i)
 		}
 	}
-	z := inflate.NewReader(bytes.NewReader(file), &inflate.Options{Checkpoint: func(cp inflate.Checkpoint) error {
-		end((cp.In+7)/8, cp.Out)
-		cp.Window = bytes.Clone(cp.Window)
-		cp.Block = bytes.Clone(cp.Block)
-		spans = append(spans, span{from: cp})
-		return nil
-	}})
-	size, err := io.Copy(io.Discard, z)
+	return nil
+}
+
+// spansOf returns the spans of a file, once it has seen that each of them is what the tar has there.
+func spansOf(b *testing.B, file, tar []byte) []span {
+	b.Helper()
+	_, cps, err := checkpoints(bytes.NewReader(file), benchSpan)
 	if err != nil {
 		b.Fatal(err)
 	}
-	end(z.End(), size)
+	var spans []span
+	for i, cp := range cps[:len(cps)-1] {
+		next := cps[i+1]
+		spans = append(spans, span{from: cp, src: file[cp.In/8 : (next.In+7)/8], dst: make([]byte, next.Out-cp.Out)})
+	}
+	if err := decodeAll(spans); err != nil {
+		b.Fatal(err)
+	}
+	for i, s := range spans {
+		if !bytes.Equal(s.dst, tar[s.from.Out:][:len(s.dst)]) {
+			b.Fatalf("span %d isn't what the tar has there", i)
+		}
+	}
 	return spans
 }
