@@ -6,37 +6,37 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 
 	"github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/config/configfile"
 	"github.com/docker/cli/cli/config/types"
-	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/name"
 )
 
-// credentials returns what to authenticate with at the registry of repo:
+// credentials returns what to authenticate with for a repository at e:
 // Options.Creds, or else what the first of the files of authFiles has that
 // knows the registry, or else nothing. In a file, a helper for the registry
-// comes first, then the longest key in auths that repo is below (as podman
-// reads it), then the general helper.
-func (f *Fetcher) credentials(ctx context.Context, repo name.Repository) (authn.Authenticator, error) {
-	if f.opts.Creds != "" {
+// comes first, then the longest key in auths that the repository is below (as
+// podman reads it), then the general helper. For a mirror it is always what the
+// files have for the mirror's own host.
+func (f *Fetcher) credentials(ctx context.Context, e *endpoint, repo string) (types.AuthConfig, error) {
+	if f.opts.Creds != "" && !e.mirror {
 		user, password, _ := strings.Cut(f.opts.Creds, ":")
-		return authn.FromConfig(authn.AuthConfig{Username: user, Password: password}), nil
+		return types.AuthConfig{Username: user, Password: password}, nil
 	}
 	for _, file := range f.authFiles {
-		found, err := file.credentials(ctx, repo)
+		found, err := file.credentials(ctx, e.name, repo)
 		if err != nil {
-			return nil, fmt.Errorf("credentials file %s: %w", file.path, err)
+			return types.AuthConfig{}, fmt.Errorf("credentials file %s: %w", file.path, err)
 		}
-		if found != (authn.AuthConfig{}) {
-			f.log.Debug("credentials found", "file", file.path, "registry", repo.RegistryStr())
-			return authn.FromConfig(found), nil
+		if found != (types.AuthConfig{}) {
+			f.log.Debug("credentials found", "file", file.path, "registry", e.name)
+			return found, nil
 		}
 	}
-	return authn.Anonymous, nil
+	return types.AuthConfig{}, nil
 }
 
 // An authFile is a file with credentials, in the format that docker and podman share.
@@ -75,27 +75,27 @@ func authFiles(explicit string) ([]authFile, error) {
 	return files, failed
 }
 
-func (a authFile) credentials(ctx context.Context, repo name.Repository) (authn.AuthConfig, error) {
+func (a authFile) credentials(ctx context.Context, registry, repo string) (types.AuthConfig, error) {
 	c, err := a.load()
 	if err != nil || c == nil {
-		return authn.AuthConfig{}, err
+		return types.AuthConfig{}, err
 	}
-	for _, key := range registryKeys(repo) {
+	for _, key := range registryKeys(registry) {
 		if helper := c.CredentialHelpers[key]; helper != "" {
-			found, err := askHelper(ctx, helper, helperServer(repo))
-			if err != nil || found != (authn.AuthConfig{}) {
+			found, err := askHelper(ctx, helper, helperServer(registry))
+			if err != nil || found != (types.AuthConfig{}) {
 				return found, err
 			}
 			break
 		}
 	}
-	if found := longestMatch(c.AuthConfigs, repo); found != (authn.AuthConfig{}) {
+	if found := longestMatch(c.AuthConfigs, registry, repo); found != (types.AuthConfig{}) {
 		return found, nil
 	}
 	if c.CredentialsStore != "" {
-		return askHelper(ctx, c.CredentialsStore, helperServer(repo))
+		return askHelper(ctx, c.CredentialsStore, helperServer(registry))
 	}
-	return authn.AuthConfig{}, nil
+	return types.AuthConfig{}, nil
 }
 
 // load returns nil where there is no file, and none is needed.
@@ -113,16 +113,16 @@ func (a authFile) load() (*configfile.ConfigFile, error) {
 	return config.LoadFromReader(file)
 }
 
-// longestMatch returns the credentials of the longest key that names repo,
-// something it is below, or its registry.
-func longestMatch(auths map[string]types.AuthConfig, repo name.Repository) authn.AuthConfig {
-	byKey := make(map[string]authn.AuthConfig, len(auths))
+// longestMatch returns the credentials of the longest key that names the
+// repository, something it is below, or its registry.
+func longestMatch(auths map[string]types.AuthConfig, registry, repo string) types.AuthConfig {
+	byKey := make(map[string]types.AuthConfig, len(auths))
 	for key, a := range auths {
-		found := authn.AuthConfig{
+		found := types.AuthConfig{
 			Username: a.Username, Password: a.Password,
 			IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken,
 		}
-		if found == (authn.AuthConfig{}) {
+		if found == (types.AuthConfig{}) {
 			continue // docker leaves such an entry where a helper has the rest
 		}
 		byKey[key] = found
@@ -133,12 +133,12 @@ func longestMatch(auths map[string]types.AuthConfig, repo name.Repository) authn
 			}
 		}
 	}
-	for _, key := range append(repositoryKeys(repo), registryKeys(repo)...) {
+	for _, key := range append(repositoryKeys(registry, repo), registryKeys(registry)...) {
 		if found, ok := byKey[key]; ok {
 			return found
 		}
 	}
-	return authn.AuthConfig{}
+	return types.AuthConfig{}
 }
 
 // hostOfURL returns host:port of a key that is a URL, "" for others.
@@ -151,31 +151,33 @@ func hostOfURL(key string) string {
 	return host
 }
 
-// repositoryKeys returns the keys for repo and all it is below, without the
-// registry itself, the longest first.
-func repositoryKeys(repo name.Repository) []string {
+// repositoryKeys returns the keys for a repository and all it is below,
+// without the registry itself, the longest first.
+func repositoryKeys(registry, repo string) []string {
 	var keys []string
-	for path := repo.RepositoryStr(); path != "."; path = filepath.Dir(path) {
-		for _, registry := range registryKeys(repo) {
-			keys = append(keys, registry+"/"+path)
+	for p := repo; p != "." && p != ""; p = path.Dir(p) {
+		for _, key := range registryKeys(registry) {
+			keys = append(keys, key+"/"+p)
 		}
 	}
 	return keys
 }
 
-// registryKeys returns the keys that the registry of repo goes by. The Docker
-// Hub has several.
-func registryKeys(repo name.Repository) []string {
-	if repo.RegistryStr() == name.DefaultRegistry {
-		return []string{hub, name.DefaultRegistry, authn.DefaultAuthKey, "registry-1.docker.io"}
+// hubKey is what docker keeps credentials for the Hub under.
+const hubKey = "https://index.docker.io/v1/"
+
+// registryKeys returns the keys that a registry goes by. The Docker Hub has several.
+func registryKeys(registry string) []string {
+	if isHub(registry) {
+		return []string{hub, "index.docker.io", hubKey, hubHost}
 	}
-	return []string{repo.RegistryStr()}
+	return []string{registry}
 }
 
 // helperServer returns the name under which helpers keep a registry.
-func helperServer(repo name.Repository) string {
-	if repo.RegistryStr() == name.DefaultRegistry {
-		return authn.DefaultAuthKey
+func helperServer(registry string) string {
+	if isHub(registry) {
+		return hubKey
 	}
-	return repo.RegistryStr()
+	return registry
 }

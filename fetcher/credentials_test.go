@@ -11,8 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/docker/cli/cli/config/types"
 
 	"imgfs/internal/testimage"
 )
@@ -40,18 +39,20 @@ func writeFile(t testing.TB, path, content string, mode os.FileMode) {
 	}
 }
 
+// found returns the credentials that f has for what s names.
+func found(t testing.TB, f *Fetcher, s string) (types.AuthConfig, error) {
+	t.Helper()
+	r, err := f.route(parse(t, s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f.credentials(t.Context(), r[0].endpoint, r[0].repo)
+}
+
 // user returns who f says it is to the registry of repo.
 func user(t testing.TB, f *Fetcher, repo string) string {
 	t.Helper()
-	r, err := name.NewRepository(repo)
-	if err != nil {
-		t.Fatal(err)
-	}
-	found, err := f.credentials(t.Context(), r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := authn.Authorization(t.Context(), found)
+	c, err := found(t, f, repo)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,11 +187,7 @@ func TestCredentialHelpersAreAsked(t *testing.T) {
 		}
 	}
 	for _, repo := range []string{"bad.example/a", "broken.example/a", "path.example/a", "none.example/a"} {
-		r, err := name.NewRepository(repo)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = f.credentials(t.Context(), r)
+		_, err := found(t, f, repo)
 		if err == nil || strings.Contains(err.Error(), "canary") || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v", repo, err)
 		}

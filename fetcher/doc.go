@@ -17,9 +17,11 @@
 // server says that these bytes are the range that was asked for. An answer with
 // anything else is an error, after some more attempts.
 //
-// Credentials go to the registry they are for, and to the token server that
-// it names. Requests that are redirected elsewhere carry none. No error and no
-// log line has a secret in it.
+// Credentials go to the origin (scheme, host and port) of the registry they are
+// for, and to the token server that it names, if checkRealm lets them. Requests
+// that are redirected elsewhere carry none, even if they come back. No error and
+// no log line has a secret in it: of what servers write, errors have only words
+// that are known.
 //
 // # Faults
 //

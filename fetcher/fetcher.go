@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
+	"net"
 	"os"
 	"strings"
 	"sync"
@@ -86,9 +86,7 @@ type Fetcher struct {
 	opts     Options
 	log      *slog.Logger
 	platform v1.Platform
-	insecure bool              // TLSVerify is false
-	registry http.RoundTripper // to registries: shows the client certificate
-	foreign  http.RoundTripper // to where registries redirect
+	insecure bool // TLSVerify is false
 	traffic  traffic
 
 	authFiles []authFile // where credentials are looked for
@@ -98,10 +96,12 @@ type Fetcher struct {
 	stall   time.Duration // how long one attempt may be silent
 	now     func() time.Time
 	sleep   func(context.Context, time.Duration) error
+	dial    func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	// mu protects the following.
-	mu       sync.Mutex
-	sessions map[string]*session // by repository
+	mu        sync.Mutex
+	endpoints map[string]*endpoint
+	sessions  map[sessionKey]*session
 }
 
 // New returns a Fetcher; nil means the zero Options. It reads CertDir, looks
@@ -111,7 +111,8 @@ type Fetcher struct {
 func New(o *Options) (*Fetcher, error) {
 	f := &Fetcher{
 		timeout: 30 * time.Second, stall: 10 * time.Second, now: time.Now, sleep: sleep,
-		sessions: map[string]*session{},
+		dial:      (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		endpoints: map[string]*endpoint{}, sessions: map[sessionKey]*session{},
 	}
 	if o != nil {
 		f.opts = *o
@@ -151,7 +152,8 @@ func (f *Fetcher) prepare() (err error) {
 	if f.authFiles, err = authFiles(f.opts.Authfile); err != nil {
 		return err
 	}
-	return f.connect()
+	_, err = tlsConfig(f.opts.CertDir)
+	return err
 }
 
 // Resolve finds the image that ref names for the platform of the options,
@@ -207,8 +209,8 @@ type source interface {
 func (f *Fetcher) source(ref Reference) (source, error) {
 	switch ref.transport {
 	case "docker":
-		s, err := f.session(ref)
-		return &registrySource{f: f, ref: ref, session: s}, err
+		r, err := f.route(ref)
+		return &registrySource{f: f, ref: ref, route: r}, err
 	case "oci":
 		return &layout{ref: ref}, nil
 	}

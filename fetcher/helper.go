@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/docker/cli/cli/config/types"
 )
 
 // Words of docker's credential helpers (github.com/docker/docker-credential-helpers).
@@ -24,10 +24,10 @@ const (
 // askHelper asks a credential helper for a registry's credentials: the program
 // docker-credential-NAME with the argument get reads the registry's name, and
 // writes JSON. Nothing that it writes gets into errors.
-func askHelper(ctx context.Context, helper, server string) (authn.AuthConfig, error) {
+func askHelper(ctx context.Context, helper, server string) (types.AuthConfig, error) {
 	program := helperPrefix + helper
 	if strings.ContainsAny(helper, `/\`) {
-		return authn.AuthConfig{}, fmt.Errorf("%q is not the name of a credential helper", helper)
+		return types.AuthConfig{}, fmt.Errorf("%q is not the name of a credential helper", helper)
 	}
 	cmd := exec.CommandContext(ctx, program, "get")
 	cmd.WaitDelay = time.Second
@@ -36,18 +36,18 @@ func askHelper(ctx context.Context, helper, server string) (authn.AuthConfig, er
 	cmd.Stdout = &boundedWriter{&out, maxHelperReply}
 	if err := cmd.Run(); err != nil {
 		if strings.Contains(out.String(), helperNotFound) {
-			return authn.AuthConfig{}, nil
+			return types.AuthConfig{}, nil
 		}
-		return authn.AuthConfig{}, fmt.Errorf("credential helper %s: %w", program, err)
+		return types.AuthConfig{}, fmt.Errorf("credential helper %s: %w", program, err)
 	}
 	var reply struct{ Username, Secret string }
 	if json.Unmarshal(out.Bytes(), &reply) != nil {
-		return authn.AuthConfig{}, fmt.Errorf("credential helper %s: its answer is not valid", program)
+		return types.AuthConfig{}, fmt.Errorf("credential helper %s: its answer is not valid", program)
 	}
 	if reply.Username == helperToken {
-		return authn.AuthConfig{IdentityToken: reply.Secret}, nil
+		return types.AuthConfig{IdentityToken: reply.Secret}, nil
 	}
-	return authn.AuthConfig{Username: reply.Username, Password: reply.Secret}, nil
+	return types.AuthConfig{Username: reply.Username, Password: reply.Secret}, nil
 }
 
 // A boundedWriter fails once more than left bytes are written to it.

@@ -2,22 +2,26 @@ package fetcher
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"net/http"
 	"net/url"
 )
 
 // A place is where a blob's bytes are.
 type place struct {
+	session    *session
 	url        *url.URL // nil: not known
 	redirected bool     // it is not where the specification has the blob: the registry has led us there
+	astray     bool     // it is another server that has led us there
 	known      int      // times that it has been found so far
 }
 
-// get makes a request for the blob, and returns an answer with status 200 or
-// 206. A place that answers otherwise is forgotten: the registry may name another.
-func (b *remoteBlob) get(ctx context.Context, header http.Header) (*http.Response, error) {
+// get makes a request for the blob at s, and returns an answer with status 200
+// or 206. A place that answers otherwise is forgotten: the registry may name another.
+func (b *remoteBlob) get(ctx context.Context, s *session, header http.Header) (*http.Response, error) {
 	for renewals := 0; ; renewals++ {
-		resp, at, err := b.ask(ctx, header)
+		resp, at, err := b.ask(ctx, s, header)
 		if err == nil && (resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusPartialContent) {
 			return resp, nil
 		}
@@ -28,11 +32,11 @@ func (b *remoteBlob) get(ctx context.Context, header http.Header) (*http.Respons
 		switch resp.StatusCode {
 		case http.StatusRequestedRangeNotSatisfiable, http.StatusNotImplemented:
 			discard(resp)
-			b.noRange.Store(true)
+			b.setWhole(s)
 			return nil, b.noRanges()
 		}
 		if !at.expired(resp.StatusCode) || renewals == maxRenewals {
-			return nil, b.src.session.answerError(resp, b.what)
+			return nil, s.answerError(resp, b.what)
 		}
 		discard(resp)
 	}
@@ -46,59 +50,58 @@ func (at place) expired(status int) bool {
 }
 
 // ask makes a request where the blob is, and returns that place with the answer.
-func (b *remoteBlob) ask(ctx context.Context, header http.Header) (*http.Response, place, error) {
-	resp, at, err := b.locate(ctx, header)
+func (b *remoteBlob) ask(ctx context.Context, s *session, header http.Header) (*http.Response, place, error) {
+	resp, at, err := b.locate(ctx, s, header)
 	if resp != nil || err != nil {
 		return resp, at, err
 	}
-	resp, _, err = b.src.session.follow(ctx, at.url, request{header: header, what: b.what, keepToken: at.redirected})
+	u := *at.url
+	resp, _, err = s.follow(ctx, &u, request{header: header, what: b.what, keepToken: at.redirected, astray: at.astray})
 	return resp, at, err
 }
 
-// locate returns where the blob is. As long as nobody knows, one caller asks
-// the registry, with its own request, whose answer is returned as well; the
-// others wait.
-func (b *remoteBlob) locate(ctx context.Context, header http.Header) (*http.Response, place, error) {
-	if at := b.where(); at.url != nil {
+// locate returns where at s the blob is. As long as nobody knows, one caller
+// asks, with its own request, whose answer is returned as well; the others wait.
+func (b *remoteBlob) locate(ctx context.Context, s *session, header http.Header) (*http.Response, place, error) {
+	if at := b.where(s); at.url != nil {
 		return nil, at, nil
 	}
 	select {
 	case b.asking <- struct{}{}:
 		defer func() { <-b.asking }()
 	case <-ctx.Done():
-		return nil, place{}, connectionError(ctx, b.what, b.src.session.host(), nil)
+		return nil, place{}, connectionError(ctx, b.what, s.name, nil)
 	}
-	if at := b.where(); at.url != nil {
+	if at := b.where(s); at.url != nil {
 		return nil, at, nil
 	}
-	resp, u, err := b.src.session.follow(ctx, b.url(), request{header: header, what: b.what})
+	resp, at, err := s.follow(ctx, s.url("blobs", b.layer.Digest.String()), request{header: header, what: b.what})
 	if err != nil {
 		return nil, place{}, err
 	}
+	at.session = s
 	if resp.StatusCode/100 == 2 {
-		return resp, b.found(u), nil
+		at = b.found(at)
 	}
-	return resp, place{url: u, redirected: b.redirected(u)}, nil
+	return resp, at, nil
 }
 
-// url returns where the specification has the blob.
-func (b *remoteBlob) url() *url.URL {
-	return b.src.session.url("blobs", b.layer.Digest.String())
-}
-
-func (b *remoteBlob) redirected(u *url.URL) bool { return u.String() != b.url().String() }
-
-func (b *remoteBlob) where() place {
+// where returns the place at s; without a URL where it is not known.
+func (b *remoteBlob) where(s *session) place {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.place.session != s {
+		return place{}
+	}
 	return b.place
 }
 
-func (b *remoteBlob) found(u *url.URL) place {
+func (b *remoteBlob) found(at place) place {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.place = place{url: u, redirected: b.redirected(u), known: b.place.known + 1}
-	return b.place
+	at.known = b.place.known + 1
+	b.place = at
+	return at
 }
 
 // forget forgets a place, unless a newer one has been found.
@@ -108,4 +111,53 @@ func (b *remoteBlob) forget(at place) {
 	if b.place.known == at.known {
 		b.place.url = nil
 	}
+}
+
+// pick returns whom to ask next: the first mirror that is fit and has not
+// failed of late, or else the registry itself.
+func (b *remoteBlob) pick() *session {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	registry := b.src.route[len(b.src.route)-1]
+	for _, s := range b.src.route {
+		if s == registry || !b.unfit[s] && s.usable() {
+			return s
+		}
+	}
+	return registry
+}
+
+// moveOn tells whether there is somebody else to ask after s has failed, and
+// remembers why not to ask s again: it is down, or it does not serve this blob.
+func (b *remoteBlob) moveOn(s *session, err error) bool {
+	if s == b.src.route[len(b.src.route)-1] || errors.Is(err, fs.ErrClosed) || errors.Is(err, errors.ErrUnsupported) {
+		return false
+	}
+	var t *transient
+	if errors.As(err, &t) {
+		s.fail(err)
+		return true
+	}
+	b.src.f.log.Info("a mirror does not serve a blob", "mirror", s.name, "layer", b.layer.Digest, "error", err)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.unfit[s] = true
+	return true
+}
+
+// isWhole tells whether s has shown that it serves the blob as a whole only.
+func (b *remoteBlob) isWhole(s *session) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.whole[s]
+}
+
+// setWhole remembers that s has shown that, and says so the first time.
+func (b *remoteBlob) setWhole(s *session) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.whole[s] {
+		b.src.f.log.Warn("the server does not serve ranges: the layer is fetched as a whole, once", "layer", b.layer.Digest, "registry", s.name)
+	}
+	b.whole[s] = true
 }

@@ -1,7 +1,6 @@
 package fetcher
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -242,19 +241,4 @@ func isPath(s string) bool {
 func isLayout(dir string) bool {
 	fi, err := os.Stat(filepath.Join(dir, v1.ImageLayoutFile))
 	return err == nil && fi.Mode().IsRegular()
-}
-
-// registryRepository returns the repository of a docker reference.
-// Plain HTTP is for loopback, and for whoever asked not to verify TLS.
-func (r Reference) registryRepository(insecure bool) (name.Repository, error) {
-	domain, _, _ := strings.Cut(r.repository, "/")
-	opts := []name.Option{}
-	if insecure || isLoopback(domain) {
-		opts = append(opts, name.Insecure)
-	}
-	repo, err := name.NewRepository(r.repository, opts...)
-	if err != nil {
-		return name.Repository{}, fmt.Errorf("%w: %w", ErrReference, err)
-	}
-	return repo, nil
 }

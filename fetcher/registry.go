@@ -15,11 +15,11 @@ import (
 
 // A registrySource is an image in a registry, and what of it is in the Store.
 type registrySource struct {
-	f       *Fetcher
-	ref     Reference
-	session *session
-	root    []byte // the document that the tag named, once it has been resolved
-	digest  digest.Digest
+	f      *Fetcher
+	ref    Reference
+	route  route
+	root   []byte // the document that the tag named, once it has been resolved
+	digest digest.Digest
 }
 
 func (s *registrySource) roots(ctx context.Context) ([]v1.Descriptor, error) {
@@ -38,35 +38,39 @@ func (s *registrySource) resolveTag(ctx context.Context) (digest.Digest, error) 
 	if s.f.opts.Offline {
 		return s.rememberedTag()
 	}
-	retry := s.f.retrier(s.ref.Name())
-	d, b, err := s.storedRoot(ctx, retry)
+	err := s.try(ctx, s.ref.Name(), func(at *session, retry *retrier) error { return s.resolveAt(ctx, at, retry) })
+	return s.digest, err
+}
+
+func (s *registrySource) resolveAt(ctx context.Context, at *session, retry *retrier) error {
+	d, b, err := s.storedRoot(ctx, at, retry)
 	stored := b != nil
 	if err == nil && !stored {
-		d, b, err = s.fetchRoot(ctx, retry)
+		d, b, err = s.fetchRoot(ctx, at, retry)
 	}
 	if err != nil {
-		return "", err
+		return err
 	}
 	m, err := parseManifest(s.ref.Name(), b)
 	if err != nil {
-		return "", err
+		return err
 	}
 	s.root, s.digest = b, d
 	if !stored && s.get(d) == nil {
 		s.put(d, b)
 	}
 	s.putTag(d, m.MediaType)
-	return d, nil
+	return nil
 }
 
-// storedRoot asks the registry only for the digest of what the tag names, and
-// returns the document from the Store; nil where it is not there, or where the
-// registry does not tell.
-func (s *registrySource) storedRoot(ctx context.Context, retry *retrier) (digest.Digest, []byte, error) {
+// storedRoot asks only for the digest of what the tag names, and returns the
+// document from the Store; nil where it is not there, or where the answer does
+// not tell.
+func (s *registrySource) storedRoot(ctx context.Context, at *session, retry *retrier) (digest.Digest, []byte, error) {
 	if s.f.opts.Store == nil {
 		return "", nil, nil
 	}
-	d, err := s.session.tagDigest(ctx, retry, s.ref.tag)
+	d, err := at.tagDigest(ctx, retry, s.ref.tag)
 	if err != nil {
 		return "", nil, retry.again(ctx, err)
 	}
@@ -74,8 +78,8 @@ func (s *registrySource) storedRoot(ctx context.Context, retry *retrier) (digest
 }
 
 // fetchRoot fetches the document that the tag names.
-func (s *registrySource) fetchRoot(ctx context.Context, retry *retrier) (digest.Digest, []byte, error) {
-	b, header, err := s.session.document(ctx, retry, "manifests", s.ref.tag, maxManifest)
+func (s *registrySource) fetchRoot(ctx context.Context, at *session, retry *retrier) (digest.Digest, []byte, error) {
+	b, header, err := at.document(ctx, retry, "manifests", s.ref.tag, maxManifest)
 	if err != nil {
 		return "", nil, err
 	}
@@ -117,11 +121,14 @@ func (s *registrySource) document(ctx context.Context, what, kind string, d dige
 	if s.f.opts.Offline {
 		return nil, errorf(ErrOffline, "%s is not in the cache, and offline it cannot be fetched", whole)
 	}
-	b, _, err := s.session.document(ctx, s.f.retrier(whole), kind, d.String(), limit)
+	var b []byte
+	err := s.try(ctx, whole, func(at *session, retry *retrier) (err error) {
+		if b, _, err = at.document(ctx, retry, kind, d.String(), limit); err != nil {
+			return err
+		}
+		return verify(whole, d, b)
+	})
 	if err != nil {
-		return nil, err
-	}
-	if err := verify(whole, d, b); err != nil {
 		return nil, err
 	}
 	s.put(d, b)

@@ -9,7 +9,6 @@ import (
 	"regexp"
 	"strconv"
 	"sync"
-	"sync/atomic"
 )
 
 // A remoteBlob is a blob in a registry.
@@ -23,8 +22,6 @@ type remoteBlob struct {
 	ctx context.Context
 	end context.CancelCauseFunc
 
-	noRange atomic.Bool // the server has shown that it has no ranges
-
 	// asking is held by the one who asks the registry where the blob is,
 	// while others wait to be told.
 	asking chan struct{}
@@ -32,11 +29,14 @@ type remoteBlob struct {
 	// mu protects the following.
 	mu    sync.Mutex
 	place place
+	unfit map[*session]bool // mirrors that have shown that they lack the blob, or cannot serve it
+	whole map[*session]bool // those that have shown that they have no ranges
 }
 
 func newRemoteBlob(src *registrySource, l Layer) *remoteBlob {
 	b := &remoteBlob{
 		src: src, layer: l, asking: make(chan struct{}, 1),
+		unfit: map[*session]bool{}, whole: map[*session]bool{},
 		what: fmt.Sprintf("layer %s of %s", l.Digest, src.ref.Name()),
 	}
 	b.ctx, b.end = context.WithCancelCause(context.Background())
@@ -70,13 +70,14 @@ func (b *remoteBlob) ReadAt(p []byte, off int64) (int, error) {
 	}
 	retry := b.src.f.retrier(b.what)
 	for done := 0; ; {
-		n, err := b.readRange(retry, p[done:], off+int64(done))
+		from := b.pick()
+		n, err := b.readRange(retry, from, p[done:], off+int64(done))
 		done += n
 		if done == len(p) {
 			return done, nil
 		}
-		if err == nil {
-			continue // a part of the range, which a server is free to send
+		if err == nil || b.moveOn(from, err) {
+			continue // a part of the range is what a server is free to send
 		}
 		if err := retry.again(b.ctx, err); err != nil {
 			return done, fmt.Errorf("bytes %d-%d: %w", off, off+int64(len(p))-1, err)
@@ -85,22 +86,22 @@ func (b *remoteBlob) ReadAt(p []byte, off int64) (int, error) {
 }
 
 // readRange makes one attempt at p, and returns how much it got.
-func (b *remoteBlob) readRange(retry *retrier, p []byte, off int64) (int, error) {
+func (b *remoteBlob) readRange(retry *retrier, from *session, p []byte, off int64) (int, error) {
 	end := off + int64(len(p))
 	whole := off == 0 && end == b.layer.Size
-	if b.noRange.Load() && !whole {
+	if b.isWhole(from) && !whole {
 		return 0, b.noRanges()
 	}
 	w := retry.watch(b.ctx)
 	defer w.stop()
-	resp, err := b.get(w.ctx, http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", off, end-1)}})
+	resp, err := b.get(w.ctx, from, http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", off, end-1)}})
 	if err != nil {
 		return 0, err
 	}
 	defer resp.Body.Close()
 	part := p
 	if resp.StatusCode == http.StatusOK {
-		if err := b.checkWhole(resp, whole); err != nil {
+		if err := b.checkWhole(resp, from, whole); err != nil {
 			return 0, err
 		}
 	} else {
@@ -127,9 +128,9 @@ func (b *remoteBlob) noRanges() error {
 
 // checkWhole checks an answer with the whole blob. It is good for a reader
 // who wants just that.
-func (b *remoteBlob) checkWhole(resp *http.Response, wanted bool) error {
+func (b *remoteBlob) checkWhole(resp *http.Response, from *session, wanted bool) error {
 	if !wanted {
-		b.noRange.Store(true)
+		b.setWhole(from)
 		return b.noRanges()
 	}
 	if resp.ContentLength >= 0 && resp.ContentLength != b.layer.Size {
@@ -148,13 +149,12 @@ var contentRange = regexp.MustCompile(`^bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*
 // part of it (RFC 9110, section 15.3.7, allows that), and returns its last
 // byte's offset. The total has to be the size of the blob, where it is given.
 func (b *remoteBlob) checkRange(resp *http.Response, off, end int64) (last int64, err error) {
-	header := resp.Header.Get("Content-Range")
-	wrong := &transient{err: fmt.Errorf("%s: asked for bytes %d-%d of %d, the answer is %q",
-		b.what, off, end-1, b.layer.Size, printable(header))}
-	m := contentRange.FindStringSubmatch(header)
+	wrong := &transient{err: fmt.Errorf("%s: asked for bytes %d-%d of %d, the answer does not say what it is", b.what, off, end-1, b.layer.Size)}
+	m := contentRange.FindStringSubmatch(resp.Header.Get("Content-Range"))
 	if m == nil {
 		return 0, wrong
 	}
+	wrong.err = fmt.Errorf("%s: asked for bytes %d-%d of %d, the answer is %q", b.what, off, end-1, b.layer.Size, m[0])
 	first, _ := strconv.ParseInt(m[1], 10, 64)
 	last, _ = strconv.ParseInt(m[2], 10, 64)
 	total := b.layer.Size

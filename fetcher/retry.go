@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -37,6 +38,7 @@ type retrier struct {
 	left    time.Duration
 	failed  int // attempts without progress
 	total   int
+	once    bool // one attempt is enough: there is somebody else to ask
 }
 
 func (f *Fetcher) retrier(what string) *retrier {
@@ -58,7 +60,7 @@ func (r *retrier) earn(n int) {
 func (r *retrier) again(ctx context.Context, err error) error {
 	r.total++
 	var t *transient
-	if !errors.As(err, &t) {
+	if !errors.As(err, &t) || r.once {
 		return err
 	}
 	pause := max(backoff(r.failed), t.after)
@@ -105,8 +107,7 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 
 // connectionError sorts the errors of a round trip for what: names that do not
 // exist, certificates, and refused plain HTTP stay as they are, the rest may
-// pass. Where ctx is done, its cause counts, not err. The text of err is cut to
-// a line: it may quote what a server wrote.
+// pass. Where ctx is done, its cause counts, not err.
 func connectionError(ctx context.Context, what, host string, err error) error {
 	var t *transient
 	if errors.As(err, &t) {
@@ -118,11 +119,35 @@ func connectionError(ctx context.Context, what, host string, err error) error {
 			return err
 		}
 	}
-	out := &sentence{kind: err, text: fmt.Sprintf("%s: %s: %s", what, host, printable(err.Error()))}
+	out := &sentence{kind: err, text: fmt.Sprintf("%s: %s: %s", what, host, connectionText(err))}
 	if isLasting(err) {
 		return out
 	}
 	return &transient{err: out}
+}
+
+// connectionText returns what an error of a round trip says, in a line. What
+// is not known to come from this side of the connection may quote the server,
+// which has been sent credentials: quotations, and what follows them, are left out.
+func connectionText(err error) string {
+	var (
+		dns    *net.DNSError
+		cert   *tls.CertificateVerificationError
+		op     *net.OpError
+		record tls.RecordHeaderError
+	)
+	text := printable(err.Error())
+	if errors.As(err, &dns) || errors.As(err, &cert) || errors.As(err, &op) || errors.As(err, &record) {
+		return text
+	}
+	if before, _, quotes := strings.Cut(text, `"`); quotes {
+		return strings.TrimSpace(before) + " …"
+	}
+	if strings.HasPrefix(text, "malformed ") {
+		before, _, _ := strings.Cut(text, ":")
+		return before
+	}
+	return text
 }
 
 // isLasting tells whether an error of a round trip would be the same next time.

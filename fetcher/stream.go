@@ -13,10 +13,11 @@ import (
 // A stream is a whole remote blob. It has one reader.
 type stream struct {
 	blob    *remoteBlob
-	connect func(off int64) (io.ReadCloser, error)
+	connect func(from *session, off int64) (io.ReadCloser, error)
 	again   func(err error) error // nil after a pause, when another attempt is to be made
 	release func()                // of the context
 	body    io.ReadCloser         // nil when there is no connection
+	from    *session              // where body is from
 	off     int64
 	err     error // from now on
 }
@@ -30,9 +31,14 @@ func (b *remoteBlob) open(ctx context.Context) (io.ReadCloser, error) {
 	retry := b.src.f.retrier(b.what)
 	s := &stream{
 		blob:    b,
-		connect: func(off int64) (io.ReadCloser, error) { return b.openAt(ctx, retry, off) },
-		again:   func(err error) error { return retry.again(ctx, err) },
+		connect: func(from *session, off int64) (io.ReadCloser, error) { return b.openAt(ctx, retry, from, off) },
 		release: func() { unhook(); cancel(nil) },
+	}
+	s.again = func(err error) error {
+		if ctx.Err() == nil && b.moveOn(s.from, err) {
+			return nil
+		}
+		return retry.again(ctx, err)
 	}
 	if err := s.reconnect(); err != nil {
 		s.release()
@@ -94,7 +100,8 @@ func (s *stream) checkEnd() error {
 // reconnect opens the body at off.
 func (s *stream) reconnect() error {
 	for {
-		body, err := s.connect(s.off)
+		s.from = s.blob.pick()
+		body, err := s.connect(s.from, s.off)
 		if err == nil {
 			s.body = body
 			return nil
@@ -124,9 +131,9 @@ func (s *stream) Close() error {
 
 // openAt opens the blob from off on: with a range, and where the server has
 // none by reading over what has been had.
-func (b *remoteBlob) openAt(ctx context.Context, retry *retrier, off int64) (io.ReadCloser, error) {
+func (b *remoteBlob) openAt(ctx context.Context, retry *retrier, from *session, off int64) (io.ReadCloser, error) {
 	w := retry.watch(ctx)
-	resp, err := b.getFrom(w.ctx, off)
+	resp, err := b.getFrom(w.ctx, from, off)
 	if err == nil {
 		if err = b.checkFrom(resp, off); err != nil {
 			resp.Body.Close()
@@ -146,14 +153,14 @@ func (b *remoteBlob) openAt(ctx context.Context, retry *retrier, off int64) (io.
 	return body, nil
 }
 
-func (b *remoteBlob) getFrom(ctx context.Context, off int64) (*http.Response, error) {
-	if off > 0 && !b.noRange.Load() {
-		resp, err := b.get(ctx, http.Header{"Range": {fmt.Sprintf("bytes=%d-", off)}})
+func (b *remoteBlob) getFrom(ctx context.Context, from *session, off int64) (*http.Response, error) {
+	if off > 0 && !b.isWhole(from) {
+		resp, err := b.get(ctx, from, http.Header{"Range": {fmt.Sprintf("bytes=%d-", off)}})
 		if !errors.Is(err, errors.ErrUnsupported) {
 			return resp, err
 		}
 	}
-	return b.get(ctx, http.Header{})
+	return b.get(ctx, from, http.Header{})
 }
 
 // checkFrom checks the answer to a request for all from off on.

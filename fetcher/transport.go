@@ -7,8 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,27 +18,14 @@ import (
 
 type traffic struct{ requests, bytes, retries atomic.Int64 }
 
-// connect makes the transports. Both trust the same authorities; just the one
-// to registries has a client certificate to show.
-func (f *Fetcher) connect() error {
-	config, err := tlsConfig(f.opts.CertDir, f.insecure)
-	if err != nil {
-		return err
-	}
-	foreign := config.Clone()
-	foreign.Certificates = nil
-	f.registry, f.foreign = f.newTransport(config), f.newTransport(foreign)
-	return nil
-}
-
-func (f *Fetcher) newTransport(config *tls.Config) http.RoundTripper {
+func (f *Fetcher) newTransport(config *tls.Config, plain bool) http.RoundTripper {
 	return &meter{
 		userAgent: f.opts.UserAgent,
-		plain:     f.insecure,
+		plain:     plain,
 		traffic:   &f.traffic,
 		inner: &http.Transport{
-			Proxy:                 http.ProxyFromEnvironment,
-			DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+			Proxy:                 proxy,
+			DialContext:           f.dial,
 			TLSClientConfig:       config,
 			TLSHandshakeTimeout:   10 * time.Second,
 			ForceAttemptHTTP2:     true,
@@ -50,6 +37,18 @@ func (f *Fetcher) newTransport(config *tls.Config) http.RoundTripper {
 		},
 	}
 }
+
+// proxy returns the proxy that the environment names for a request. What is
+// wrong with its URL is not told: there may be a password in it.
+func proxy(req *http.Request) (*url.URL, error) {
+	u, err := http.ProxyFromEnvironment(req)
+	if err != nil {
+		return nil, errProxy
+	}
+	return u, nil
+}
+
+var errProxy = errors.New("the proxy that the environment names (HTTPS_PROXY, HTTP_PROXY) is not a URL")
 
 var errPlainHTTP = errors.New("plain HTTP is refused (it is for loopback addresses, and for TLS verification switched off)")
 
@@ -88,50 +87,11 @@ func (b *meteredBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// A wire is what a registry's authenticated transport is built on. It decides
-// who sees the client certificate.
-type wire struct {
-	f     *Fetcher
-	host  string
-	after atomic.Int64 // the last Retry-After; the handshake's errors do not have it
-}
-
-// RoundTrip hides all challenges but that to a ping: the transport above would
-// answer each by getting a token for that request alone, and a hundred readers
-// would get a hundred. They renew together, in session.renew.
-func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
-	inner := w.f.foreign
-	if req.URL.Host == w.host {
-		inner = w.f.registry
-	}
-	resp, err := inner.RoundTrip(req)
-	if err != nil {
-		return nil, err
-	}
-	if req.URL.Path != "/v2/" {
-		resp.Header.Del("WWW-Authenticate")
-	}
-	if after := retryAfter(resp.Header, w.f.now()); after > 0 {
-		w.after.Store(int64(after))
-	}
-	return resp, nil
-}
-
-// isLoopback tells whether a host or host:port is this machine.
-func isLoopback(hostport string) bool {
-	host := hostport
-	if h, _, err := net.SplitHostPort(hostport); err == nil {
-		host = h
-	}
-	ip := net.ParseIP(strings.Trim(host, "[]"))
-	return host == "localhost" || ip != nil && ip.IsLoopback()
-}
-
 // tlsConfig reads a directory as docker reads those in certs.d: *.crt are
 // authorities, trusted beside the system's; NAME.cert and NAME.key are a client
 // certificate.
-func tlsConfig(dir string, insecure bool) (*tls.Config, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: insecure}
+func tlsConfig(dir string) (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if dir == "" {
 		return config, nil
 	}

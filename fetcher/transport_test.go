@@ -5,20 +5,27 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -214,7 +221,8 @@ func TestRedirectsThatLeadNowhere(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		blob.impl.(*remoteBlob).found(parseURL(t, front.URL))
+		remote := blob.impl.(*remoteBlob)
+		remote.found(place{session: remote.pick(), url: parseURL(t, front.URL)})
 		r.Remove("a", im.Layers[0].Digest)
 		_, err = readRange(blob, 0, 5)
 		if err == nil || strings.Contains(err.Error(), "canary") {
@@ -240,9 +248,9 @@ func TestPlainHTTPIsForLoopback(t *testing.T) {
 		if want {
 			continue
 		}
-		w := &wire{f: f, host: host}
+		e := f.newEndpoint(host, endpointConfig{}, &tls.Config{})
 		req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+host+"/v2/", nil)
-		if _, err := w.RoundTrip(req); !errors.Is(err, errPlainHTTP) {
+		if _, err := e.own.RoundTrip(req); !errors.Is(err, errPlainHTTP) {
 			t.Errorf("%s: %v", host, err)
 		}
 	}
@@ -273,19 +281,91 @@ func TestRequestsSayWhoWeAre(t *testing.T) {
 const proxyEnv = "IMGFS_TEST_PROXIED"
 
 func TestProxiesOfTheEnvironmentAreUsed(t *testing.T) {
-	if os.Getenv(proxyEnv) != "" {
+	if host := os.Getenv(proxyEnv); host != "" {
 		no := false
 		f, _ := newFetcher(t, Options{TLSVerify: &no})
-		_, err := f.Resolve(t.Context(), parse(t, "registry.invalid/a:t"))
+		f.timeout = time.Second
+		_, err := f.Resolve(t.Context(), parse(t, host+"/a:t"))
 		fmt.Println("resolved:", err)
 		return
 	}
-	r := startRegistry(t)
-	r.Push("a", "t", imageOf(noise(10)).Bundle())
-	cmd := exec.Command(os.Args[0], "-test.run=^TestProxiesOfTheEnvironmentAreUsed$", "-test.v")
-	cmd.Env = append(os.Environ(), proxyEnv+"=1", "HTTP_PROXY=http://"+r.Host(), "HTTPS_PROXY=http://"+r.Host(), "NO_PROXY=")
-	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "resolved: <nil>") {
-		t.Errorf("through a proxy: %v\n%s", err, out)
+	plain, secure := startRegistry(t), testimage.StartTLSRegistry(nil)
+	t.Cleanup(secure.Close)
+	for _, r := range []*testimage.Registry{plain, secure} {
+		r.Push("a", "t", imageOf(noise(10)).Bundle())
 	}
+	for name, test := range map[string]struct {
+		to          *testimage.Registry
+		url, no     string
+		connections bool // the proxy is asked for a connection
+		resolved    bool
+	}{
+		"plain HTTP, after TLS":      {plain, "http://me:canary@%s", "", true, true},
+		"a connection through it":    {secure, "http://me:canary@%s", "", true, true},
+		"not for this host":          {secure, "http://me:canary@%s", "other.test,.invalid", false, false},
+		"a proxy that is not there":  {secure, "http://me:canary@127.0.0.1:1", "", false, false},
+		"a proxy that is not a URL":  {secure, "http://me:canary@%s:x:y", "", false, false},
+		"a proxy that wants another": {secure, "http://me:canary-other@%s", "", false, false},
+	} {
+		p := startProxy(t, test.to.Host())
+		url := test.url
+		if strings.Contains(url, "%s") {
+			url = fmt.Sprintf(url, p.Listener.Addr())
+		}
+		cmd := exec.Command(os.Args[0], "-test.run=^TestProxiesOfTheEnvironmentAreUsed$", "-test.v")
+		cmd.Env = append(os.Environ(), proxyEnv+"=registry.invalid", "HTTP_PROXY="+url, "HTTPS_PROXY="+url, "NO_PROXY="+test.no)
+		out, err := cmd.CombinedOutput()
+		if err != nil || strings.Contains(string(out), "resolved: <nil>") != test.resolved {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
+		if strings.Contains(string(out), "canary") {
+			t.Errorf("%s: the proxy's password is in %s", name, out)
+		}
+		if connected := p.connections.Load() > 0; connected != test.connections {
+			t.Errorf("%s: the proxy made connections: %v", name, connected)
+		}
+		for _, q := range append(plain.Requests(nil), secure.Requests(nil)...) {
+			if q.ProxyAuthorization != "" {
+				t.Errorf("%s: the registry was sent the proxy's password", name)
+			}
+		}
+	}
+}
+
+// A testProxy connects whoever has the password to one server, whatever they ask for.
+type testProxy struct {
+	*httptest.Server
+	connections atomic.Int64
+}
+
+func startProxy(t testing.TB, to string) *testProxy {
+	p := &testProxy{}
+	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if req.Header.Get("Proxy-Authorization") != "Basic "+base64.StdEncoding.EncodeToString([]byte("me:canary")) {
+			w.WriteHeader(http.StatusProxyAuthRequired)
+			return
+		}
+		if req.Method != http.MethodConnect {
+			req.Header.Del("Proxy-Authorization")
+			httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: to}).ServeHTTP(w, req)
+			return
+		}
+		server, err := net.Dial("tcp", to)
+		if err != nil {
+			w.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		defer server.Close()
+		p.connections.Add(1)
+		client, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			return
+		}
+		defer client.Close()
+		fmt.Fprint(client, "HTTP/1.1 200 OK\r\n\r\n")
+		go io.Copy(server, client)
+		io.Copy(client, server)
+	}))
+	t.Cleanup(p.Close)
+	return p
 }

@@ -55,6 +55,8 @@ type Request struct {
 	Range         string // header
 	Authorization string // header
 	UserAgent     string // header
+	// ProxyAuthorization is a header that is for proxies, never for registries.
+	ProxyAuthorization string
 }
 
 // StartRegistry starts a registry that speaks plain HTTP.
@@ -164,6 +166,7 @@ func (r *Registry) record(server string, req *http.Request) {
 	r.requests = append(r.requests, Request{
 		Server: server, Method: req.Method, Path: req.URL.Path, Query: req.URL.RawQuery,
 		Range: req.Header.Get("Range"), Authorization: req.Header.Get("Authorization"), UserAgent: req.UserAgent(),
+		ProxyAuthorization: req.Header.Get("Proxy-Authorization"),
 	})
 }
 
