@@ -69,6 +69,9 @@ func ParseReference(s string) (Reference, error) {
 			return t.parse(rest)
 		}
 	}
+	if scheme, _, ok := strings.Cut(s, "://"); ok && (scheme == "https" || scheme == "http") {
+		return Reference{}, errorf(ErrReference, "%q is a URL, not an image reference: leave out %s://", s, scheme)
+	}
 	if isPath(s) {
 		return parseLayout(s)
 	}

@@ -37,7 +37,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	err := checkSwitches(args)
+	if err == nil {
+		err = root.ExecuteContext(ctx)
+	}
 	if err != nil && !a.started {
 		// Nothing ran yet, so it was the command line that cobra did not accept.
 		err = usageError{err}
@@ -53,6 +56,16 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "imgfs:", printable(err.Error()))
 	}
 	return exitCode(err)
+}
+
+// checkSwitches refuses --tls-verify false, as other programs take it: here, false would be a reference.
+func checkSwitches(args []string) error {
+	for i, arg := range args {
+		if arg == "--tls-verify" && i+1 < len(args) && (args[i+1] == "false" || args[i+1] == "true") {
+			return fmt.Errorf("%s %s: write %s=%s", arg, args[i+1], arg, args[i+1])
+		}
+	}
+	return nil
 }
 
 // An app is what all commands share.
@@ -88,6 +101,13 @@ Exit codes: 0 ok; 1 failed; 2 not found; 3 usage; 4 authentication; 5 verificati
 		a.inspectCommand(), a.manifestCommand(), a.configCommand(), a.digestCommand(), a.historyCommand(),
 		a.cacheCommand(), a.versionCommand(),
 	)
+	root.InitDefaultHelpCmd()
+	if help, _, err := root.Find([]string{"help"}); err == nil {
+		help.Args = func(_ *cobra.Command, topic []string) error {
+			_, _, err := root.Find(topic)
+			return err
+		}
+	}
 	return root
 }
 

@@ -32,6 +32,31 @@ func TestPrintableLeavesNothingThatSteersATerminal(t *testing.T) {
 	}
 }
 
+func TestMistakesThatOtherToolsTeachAreAnsweredWithWhatToWrite(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		say  string
+	}{
+		{[]string{"digest", "--tls-verify", "false", "reg.example/a"}, "write --tls-verify=false"},
+		{[]string{"mount", "--tls-verify", "true", "reg.example/a", "/mnt"}, "write --tls-verify=true"},
+		{[]string{"digest", "https://reg.example/a"}, "leave out https://"},
+		{[]string{"ls", "http://reg.example/a:v1:/etc"}, "leave out http://"},
+		{[]string{"ls", "debian:12", "/etc"}, "write debian:12:/etc"},
+		{[]string{"cat", "debian:12:/etc/issue", "/etc/passwd"}, "write debian:12:/etc/passwd"},
+		{[]string{"help", "nosuch"}, "nosuch"},
+	} {
+		t.Setenv("IMGFS_CACHE_DIR", t.TempDir())
+		var stdout, stderr bytes.Buffer
+		if code := run(tt.args, &stdout, &stderr); code != exitUsage || stdout.Len() > 0 || !strings.Contains(stderr.String(), tt.say) {
+			t.Errorf("%q: exit code %d, says %q and %q, want %q", tt.args, code, stdout.String(), stderr.String(), tt.say)
+		}
+	}
+	var stdout, stderr bytes.Buffer
+	if code := run([]string{"help", "cache", "rm"}, &stdout, &stderr); code != exitOK || !strings.Contains(stdout.String(), "--blobs") {
+		t.Errorf("help cache rm: exit code %d, %q, %q", code, stdout.String(), stderr.String())
+	}
+}
+
 func TestByteSizesAreReadAsPeopleWriteThem(t *testing.T) {
 	for in, want := range map[string]int64{
 		"0": 0, "4096": 4096, "64k": 64 << 10, "128MiB": 128 << 20, "128 MB": 128 << 20, "2G": 2 << 30, "1TiB": 1 << 40,

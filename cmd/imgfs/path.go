@@ -3,6 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"imgfs/fetcher"
 	"imgfs/layers"
@@ -10,6 +15,12 @@ import (
 
 // withPath runs do on the node that each of the arguments (REF:/path) names. An image is opened once for arguments in a row.
 func (a *app) withPath(ctx context.Context, f *imageFlags, args []string, follow bool, do func(*image, layers.Node) error) error {
+	for _, arg := range args[1:] {
+		if isBarePath(arg) {
+			ref, _ := fetcher.SplitPath(args[0])
+			return usageError{fmt.Errorf("%s names no image; for a path of the image before it write %s:%s", arg, ref, arg)}
+		}
+	}
 	s, err := a.newSession(f)
 	if err != nil {
 		return err
@@ -27,6 +38,15 @@ func (a *app) withPath(ctx context.Context, f *imageFlags, args []string, follow
 		args = args[n:]
 	}
 	return nil
+}
+
+// isBarePath tells whether an argument is a path, and not that of an image layout.
+func isBarePath(arg string) bool {
+	if !strings.HasPrefix(arg, "/") || strings.Contains(arg, ":") {
+		return false
+	}
+	_, err := os.Stat(filepath.Join(arg, v1.ImageLayoutFile))
+	return err != nil
 }
 
 func sameImage(arg, ref string) bool {
