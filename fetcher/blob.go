@@ -56,26 +56,35 @@ func (b *Blob) Open(ctx context.Context) (io.ReadCloser, error) { return b.impl.
 // Size returns the number of bytes that the manifest gives.
 func (b *Blob) Size() int64 { return b.impl.length() }
 
-// Local tells whether the blob is a plain file, which needs no cache.
+// Local tells whether the blob is in a file of this machine's, which needs no cache.
 func (b *Blob) Local() bool { return b.impl.local() }
 
 // Close releases the blob, and ends all reads and streams that are under way:
 // they fail with an error that wraps fs.ErrClosed.
 func (b *Blob) Close() error { return b.impl.close() }
 
-// A fileBlob is a blob in a layout.
-type fileBlob struct {
-	file *os.File
-	size int64
+// FileBlob returns the blob that is a regular file, which it closes when it is closed or on an error.
+func FileBlob(file *os.File) (*Blob, error) {
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errorf(ErrReference, "%s is not a regular file", file.Name())
+	}
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	return &Blob{impl: &fileBlob{openFile{file, file, info.Size()}}}, nil
 }
 
-func (b *fileBlob) ReadAt(p []byte, off int64) (int, error) { return b.file.ReadAt(p, off) }
-func (b *fileBlob) length() int64                           { return b.size }
-func (b *fileBlob) local() bool                             { return true }
-func (b *fileBlob) close() error                            { return b.file.Close() }
+// A fileBlob is a blob that is a file, or a piece of one.
+type fileBlob struct{ openFile }
+
+func (b *fileBlob) length() int64 { return b.size }
+func (b *fileBlob) local() bool   { return true }
+func (b *fileBlob) close() error  { return b.Close() }
 
 func (b *fileBlob) open(ctx context.Context) (io.ReadCloser, error) {
-	section := io.NewSectionReader(b.file, 0, b.size)
+	section := io.NewSectionReader(b, 0, b.size)
 	left := b.size
 	read := func(p []byte) (int, error) {
 		if err := context.Cause(ctx); err != nil {

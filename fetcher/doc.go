@@ -1,5 +1,6 @@
 // Package fetcher turns a reference into an image, and a layer's blob into an
-// io.ReaderAt: from registries by ranged requests, and from OCI image layouts.
+// io.ReaderAt: from registries by ranged requests, and in place from files: OCI
+// image layouts, archives, skopeo's directories and root file systems.
 //
 // # Terms
 //
@@ -10,7 +11,7 @@
 //
 // # Trust
 //
-// Nothing a registry or a layout says is believed. Documents are compared with
+// Nothing a registry or a file says is believed. Documents are compared with
 // their digests before anything is made of them, and their sizes are bounded.
 // Ranges of blobs cannot be compared with the digest of the blob: whoever reads
 // them has to know digests of the ranges. What is checked here is that the

@@ -31,7 +31,7 @@ func oddBlob(t testing.TB, content []byte, serve http.HandlerFunc) *Blob {
 	f, _ := newFetcher(t, Options{})
 	ref := parse(t, oddRegistry(t, serve)+"/a")
 	bundle := imageOf(content).Bundle()
-	im := &Image{Ref: ref, Layers: []Layer{{Digest: bundle.Digests()[0], Size: int64(len(content))}}}
+	im := &Image{src: sourceOf(t, f, ref), Ref: ref, Layers: []Layer{{Digest: bundle.Digests()[0], Size: int64(len(content))}}}
 	b, err := f.Blob(t.Context(), im, im.Layers[0])
 	if err != nil {
 		t.Fatal(err)

@@ -16,7 +16,7 @@ import (
 )
 
 // Options say how images are found and fetched. The zero value is good for
-// anonymous pulls from public registries, and for layouts.
+// anonymous pulls from public registries, and for what is in files.
 type Options struct {
 	// Platform is os/arch[/variant]; "" means the host's.
 	Platform string
@@ -33,6 +33,10 @@ type Options struct {
 	Offline bool
 	// Store keeps documents and what tags named; nil keeps nothing.
 	Store Store
+	// OpenTar opens a tar file for reading at random: a root file system, and
+	// archives that are compressed. It stays open for whoever gave this. nil
+	// means that there are no such sources.
+	OpenTar func(ctx context.Context, path string) (Tar, error)
 	// UserAgent is sent with every request; "" means "imgfs".
 	UserAgent string
 	// Log is told of retries and oddities, never of secrets; nil discards.
@@ -64,6 +68,8 @@ type Image struct {
 	ConfigDigest   digest.Digest
 	Platform       v1.Platform
 	Layers         []Layer // bottom first
+
+	src source
 }
 
 // A Layer is one blob of an image.
@@ -161,7 +167,7 @@ func (f *Fetcher) prepare() (err error) {
 // not fetched. Errors wrap ErrNotFound, ErrUnauthorized, ErrMismatch,
 // ErrMalformed, ErrOffline, or errors.ErrUnsupported for artifacts and schema 1.
 func (f *Fetcher) Resolve(ctx context.Context, ref Reference) (*Image, error) {
-	src, err := f.source(ref)
+	ref, src, err := f.source(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -176,14 +182,11 @@ func (f *Fetcher) Resolve(ctx context.Context, ref Reference) (*Image, error) {
 	return r.resolve(ctx)
 }
 
-// Blob opens a layer's blob. From a registry this makes no request yet; from a
-// layout it opens the file, and compares its size.
+// Blob opens a layer's blob of an image that Resolve has returned. From a
+// registry this makes no request yet; from a file it opens that, and compares
+// its size.
 func (f *Fetcher) Blob(_ context.Context, im *Image, l Layer) (*Blob, error) {
-	src, err := f.source(im.Ref)
-	if err != nil {
-		return nil, err
-	}
-	return src.blob(l)
+	return im.src.blob(l)
 }
 
 // Stats returns what has gone over the network so far.
@@ -204,15 +207,4 @@ type source interface {
 	manifest(ctx context.Context, d digest.Digest) ([]byte, error)
 	config(ctx context.Context, d digest.Digest) ([]byte, error)
 	blob(l Layer) (*Blob, error)
-}
-
-func (f *Fetcher) source(ref Reference) (source, error) {
-	switch ref.transport {
-	case "docker":
-		r, err := f.route(ref)
-		return &registrySource{f: f, ref: ref, route: r}, err
-	case "oci":
-		return &layout{ref: ref}, nil
-	}
-	return nil, errorf(ErrReference, "the reference is empty")
 }

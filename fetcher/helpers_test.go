@@ -154,6 +154,15 @@ func resolve(t testing.TB, f *Fetcher, s string) *Image {
 	return im
 }
 
+func sourceOf(t testing.TB, f *Fetcher, ref Reference) source {
+	t.Helper()
+	_, src, err := f.source(t.Context(), ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return src
+}
+
 // openBlob returns layer n of what s names.
 func openBlob(t testing.TB, f *Fetcher, s string, n int) *Blob {
 	t.Helper()

@@ -2,6 +2,7 @@ package fetcher
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -145,4 +146,12 @@ func verify(what string, d digest.Digest, b []byte) error {
 		return &MismatchError{What: what, Expected: d.String(), Found: found.String()}
 	}
 	return nil
+}
+
+func layersMismatch(ref Reference, diffIDs []digest.Digest, layers int) error {
+	return &MismatchError{
+		What:     "number of layers of " + ref.Name(),
+		Expected: fmt.Sprintf("%d (diff IDs in the config)", len(diffIDs)),
+		Found:    fmt.Sprintf("%d (in the manifest)", layers),
+	}
 }

@@ -61,7 +61,7 @@ func TestCloseEndsReadsThatWaitForAToken(t *testing.T) {
 	t.Cleanup(func() { server.CloseClientConnections(); server.Close() })
 	f, _ := newFetcher(t, Options{})
 	f.stall, f.timeout = time.Hour, time.Hour
-	b, err := f.Blob(t.Context(), &Image{Ref: parse(t, server.Listener.Addr().String()+"/a")}, Layer{Digest: sum, Size: 10})
+	b, err := f.Blob(t.Context(), &Image{src: sourceOf(t, f, parse(t, server.Listener.Addr().String()+"/a"))}, Layer{Digest: sum, Size: 10})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,17 +9,19 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/opencontainers/go-digest"
-	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // A Reference names an image. The zero value names none.
 type Reference struct {
-	transport  string        // a name in transports that can be parsed
+	transport  string        // one of transports, or byContent
 	repository string        // docker: as Docker shows it in full, e.g. docker.io/library/alpine
-	dir        string        // oci: absolute path of the layout
-	tag        string        // "" where digest is enough, or where a layout has one image
+	path       string        // all but docker: absolute, of a directory or a file
+	tag        string        // "" where digest is enough, or where a place has one image
 	digest     digest.Digest // "" where the tag has to be resolved
 }
+
+// byContent is the transport of a path whose content has to tell what it is.
+const byContent = "path"
 
 // transports are the kinds of places that images come from, by the prefix
 // that names them in a reference. Those without parse are known from other
@@ -28,17 +30,18 @@ var transports = []struct {
 	name  string
 	parse func(rest string) (Reference, error)
 }{
-	{name: "docker", parse: parseDockerURL},
-	{name: "oci", parse: parseLayout},
-	{name: "oci-archive"},
-	{name: "docker-archive"},
-	{name: "docker-daemon"},
-	{name: "containers-storage"},
-	{name: "dir"},
-	{name: "tar"},
+	{"docker", parseDockerURL},
+	{"oci", func(rest string) (Reference, error) { return parsePlace("oci", rest, isDir) }},
+	{"oci-archive", func(rest string) (Reference, error) { return parsePlace("oci-archive", rest, isFile) }},
+	{"docker-archive", parseDockerArchive},
+	{"dir", func(rest string) (Reference, error) { return parsePath("dir", rest) }},
+	{"tar", func(rest string) (Reference, error) { return parsePath("tar", rest) }},
+	{"docker-daemon", nil},
+	{"containers-storage", nil},
 }
 
-const supported = "a name in a registry (NAME[:TAG][@DIGEST], docker://NAME…) or an OCI layout (oci:DIR[:TAG|@DIGEST])"
+const supported = "a name in a registry (NAME[:TAG][@DIGEST], docker://NAME…), an OCI layout (oci:DIR[:TAG|@DIGEST], oci-archive:FILE…), " +
+	"an archive of Docker's (docker-archive:FILE[:NAME|:@N]), a directory of skopeo's (dir:DIR) and a root file system (tar:FILE)"
 
 // ParseReference parses a reference as a user writes it:
 //
@@ -49,11 +52,22 @@ const supported = "a name in a registry (NAME[:TAG][@DIGEST], docker://NAME…) 
 //     first colon that has an existing directory before it, or else at the
 //     first colon; a colon at the very end says that all before it is DIR.
 //     Without TAG the layout has to hold one image. The tag is the annotation
-//     org.opencontainers.image.ref.name of an entry in index.json.
-//   - a path, i.e. something that starts with /, ./ or ../, or the existing
-//     directory of an OCI layout: as if oci: stood before it.
+//     org.opencontainers.image.ref.name of an entry in index.json, or the
+//     whole name that containerd and Docker write beside it.
+//   - oci-archive:FILE[:TAG] and oci-archive:FILE@DIGEST, the same in a tar.
+//   - docker-archive:FILE[:NAME] and docker-archive:FILE:@N, an archive of
+//     docker save. NAME is completed as Docker does, and N counts from 0.
+//     Without them the archive has to hold one image.
+//   - dir:DIR, a directory that skopeo has written.
+//   - tar:FILE, a tar of a root file system: an image of one layer.
+//   - a path, i.e. something that starts with /, ./ or ../, or that is there
+//     and begins as an image does: PATH[:TAG|@DIGEST]. Resolve tells by the
+//     content which of the above it is.
 //
-// Nothing but the existence of paths is looked at. Errors wrap ErrReference.
+// Archives and tars may be compressed, with gzip or zstd.
+//
+// Of paths, no more is looked at than whether they exist and, where they may
+// be names in a registry as well, how they begin. Errors wrap ErrReference.
 func ParseReference(s string) (Reference, error) {
 	if strings.ContainsRune(s, 0) {
 		return Reference{}, errorf(ErrReference, "%q is not a reference: it has a NUL in it", s)
@@ -73,9 +87,9 @@ func ParseReference(s string) (Reference, error) {
 		return Reference{}, errorf(ErrReference, "%q is a URL, not an image reference: leave out %s://", s, scheme)
 	}
 	if isPath(s) {
-		return parseLayout(s)
+		return parsePlace(byContent, s, exists)
 	}
-	if r, err := parseLayout(s); err == nil && isLayout(r.dir) {
+	if r, err := parsePlace(byContent, s, exists); err == nil && beginsAsImage(r.path) {
 		return r, nil
 	}
 	return parseDocker(s)
@@ -111,20 +125,31 @@ func isTransport(prefix string) bool {
 }
 
 // String returns the reference in full. ParseReference makes the same
-// Reference of it, as long as no directory appears whose name is a part of a
-// layout's name up to a colon.
+// Reference of it, as long as nothing appears whose name is a part of a
+// path up to a colon.
 func (r Reference) String() string {
-	switch {
-	case r.transport == "docker":
+	switch r.transport {
+	case "docker":
 		return "docker://" + r.Name()
-	case r.digest != "":
-		return "oci:" + r.dir + "@" + r.digest.String()
-	case r.tag != "":
-		return "oci:" + r.dir + ":" + r.tag
-	case strings.Contains(r.dir, ":"):
-		return "oci:" + r.dir + ":"
+	case "dir", "tar":
+		return r.transport + ":" + r.path
+	case byContent:
+		return r.place()
 	}
-	return "oci:" + r.dir
+	return r.transport + ":" + r.place()
+}
+
+// place returns PATH[:TAG|@DIGEST].
+func (r Reference) place() string {
+	switch {
+	case r.digest != "":
+		return r.path + "@" + r.digest.String()
+	case r.tag != "":
+		return r.path + ":" + r.tag
+	case strings.Contains(r.path, ":"):
+		return r.path + ":"
+	}
+	return r.path
 }
 
 // Name returns the reference as people know it: String, without docker://.
@@ -194,40 +219,84 @@ func parseDocker(s string) (Reference, error) {
 	return r, nil
 }
 
-// parseLayout parses DIR[:TAG|@DIGEST].
-func parseLayout(s string) (Reference, error) {
-	r := Reference{transport: "oci"}
-	dir := s
+// parsePlace parses PATH[:TAG|@DIGEST]. PATH is what exists says is there.
+func parsePlace(transport, s string, exists func(path string) bool) (Reference, error) {
+	file, tag, d := s, "", digest.Digest("")
 	if all, ok := strings.CutSuffix(s, ":"); ok {
-		dir = all
+		file = all
 	} else if i := strings.LastIndexByte(s, '@'); i >= 0 && digest.Digest(s[i+1:]).Validate() == nil {
-		dir, r.digest = s[:i], digest.Digest(s[i+1:])
+		file, d = s[:i], digest.Digest(s[i+1:])
 	} else {
-		dir, r.tag = cutTag(s)
+		file, tag = cutTag(s, exists)
 	}
-	if dir == "" {
-		return Reference{}, errorf(ErrReference, "oci:%s names no directory", s)
+	r, err := parsePath(transport, file)
+	r.tag, r.digest = tag, d
+	return r, err
+}
+
+// parsePath parses a path that nothing follows.
+func parsePath(transport, s string) (Reference, error) {
+	if s == "" {
+		return Reference{}, errorf(ErrReference, "%s: names no path", transport)
 	}
-	abs, err := filepath.Abs(dir)
+	abs, err := filepath.Abs(s)
 	if err != nil {
-		return Reference{}, errorf(ErrReference, "oci:%s: %v", s, err)
+		return Reference{}, errorf(ErrReference, "%s:%s: %v", transport, s, err)
 	}
-	r.dir = abs
+	return Reference{transport: transport, path: abs}, nil
+}
+
+// parseDockerArchive parses FILE[:NAME|:@N].
+func parseDockerArchive(s string) (Reference, error) {
+	file, tag := s, ""
+	if all, ok := strings.CutSuffix(s, ":"); ok {
+		file = all
+	} else {
+		file, tag = cutTag(s, isFile)
+	}
+	r, err := parsePath("docker-archive", file)
+	if err != nil {
+		return Reference{}, err
+	}
+	return r.withDockerTag(tag)
+}
+
+var positionPattern = regexp.MustCompile(`^@(?:0|[1-9][0-9]{0,8})$`)
+
+// withDockerTag returns the reference to the image of a name, or of a position, in a docker archive.
+func (r Reference) withDockerTag(tag string) (Reference, error) {
+	r.tag = tag
+	if tag == "" || positionPattern.MatchString(tag) {
+		return r, nil
+	}
+	name, err := parseDocker(tag)
+	if err != nil {
+		return Reference{}, err
+	}
+	if name.digest != "" {
+		return Reference{}, errorf(ErrReference, "docker-archive:%s: archives of Docker's know no digests, but names and positions (@0)", r.path)
+	}
+	r.tag = name.Name()
 	return r, nil
 }
 
-// cutTag separates DIR from TAG.
-func cutTag(s string) (dir, tag string) {
+// cutTag separates PATH from TAG.
+func cutTag(s string, exists func(path string) bool) (file, tag string) {
 	for i, c := range s {
-		if c == ':' && isDir(s[:i]) {
+		if c == ':' && exists(s[:i]) {
 			return s[:i], s[i+1:]
 		}
 	}
-	if isDir(s) {
+	if exists(s) {
 		return s, ""
 	}
-	dir, tag, _ = strings.Cut(s, ":")
-	return dir, tag
+	file, tag, _ = strings.Cut(s, ":")
+	return file, tag
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 func isDir(path string) bool {
@@ -235,13 +304,12 @@ func isDir(path string) bool {
 	return err == nil && fi.IsDir()
 }
 
+func isFile(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && fi.Mode().IsRegular()
+}
+
 func isPath(s string) bool {
 	return s == "." || s == ".." ||
 		slices.ContainsFunc([]string{"/", "./", "../"}, func(p string) bool { return strings.HasPrefix(s, p) })
-}
-
-// isLayout tells whether dir has the file that marks an OCI image layout.
-func isLayout(dir string) bool {
-	fi, err := os.Stat(filepath.Join(dir, v1.ImageLayoutFile))
-	return err == nil && fi.Mode().IsRegular()
 }

@@ -237,14 +237,10 @@ func (r *resolver) sizeMismatch(d digest.Digest, want int64, got int) error {
 func (r *resolver) image(c *candidate) (*Image, error) {
 	diffIDs := c.parsed.RootFS.DiffIDs
 	if len(diffIDs) != len(c.manifest.Layers) {
-		return nil, &MismatchError{
-			What:     "number of layers of " + r.ref.Name(),
-			Expected: fmt.Sprintf("%d (diff IDs in the config)", len(diffIDs)),
-			Found:    fmt.Sprintf("%d (in the manifest)", len(c.manifest.Layers)),
-		}
+		return nil, layersMismatch(r.ref, diffIDs, len(c.manifest.Layers))
 	}
 	im := &Image{
-		Ref: r.ref, Digest: c.root, ManifestDigest: c.digest, MediaType: c.manifest.MediaType,
+		src: r.src, Ref: r.ref, Digest: c.root, ManifestDigest: c.digest, MediaType: c.manifest.MediaType,
 		Manifest: c.raw, Config: c.config, ConfigDigest: c.manifest.Config.Digest, Platform: c.parsed.Platform,
 	}
 	for i, l := range c.manifest.Layers {

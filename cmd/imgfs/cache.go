@@ -113,8 +113,8 @@ func (a *app) cacheRemoveCommand() *cobra.Command {
 		Use:   "rm [flags] [DIGEST|REF]…",
 		Short: "Remove things from the cache",
 		Long: `Remove things from the cache: all of one kind (--blobs, --indexes), everything (--all),
-or what belongs to digests and images of registries (an OCI layout is read in place and leaves nothing but
-the indexes of its layers). What a live mount uses of blobs, indexes and frames stays, and is named.
+or what belongs to digests, images of registries and tar files by their path (what is read in place leaves nothing
+but indexes: of its layers, and of an archive that is compressed). What a live mount uses of blobs, indexes and frames stays, and is named.
 
 Frames are the content of zstd layers that can't be entered, recompressed so that they can. They are part of what an
 index needs, and go with it.`,

@@ -23,6 +23,7 @@ type session struct {
 	cache  *cache.Cache
 	fetch  *fetcher.Fetcher
 	memory *cache.Memory
+	tars   tarFiles
 }
 
 func (a *app) newSession(f *imageFlags) (*session, error) {
@@ -30,15 +31,20 @@ func (a *app) newSession(f *imageFlags) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	fetch, err := fetcher.New(f.options(a, store{c}))
-	if err != nil {
-		c.Close()
+	s := &session{app: a, cache: c, memory: cache.NewMemory(int64(f.memory))}
+	options := f.options(a, store{c})
+	options.OpenTar = s.openTar
+	if s.fetch, err = fetcher.New(options); err != nil {
+		s.close()
 		return nil, err
 	}
-	return &session{app: a, cache: c, fetch: fetch, memory: cache.NewMemory(int64(f.memory))}, nil
+	return s, nil
 }
 
-func (s *session) close() { s.cache.Close() }
+func (s *session) close() {
+	s.tars.close()
+	s.cache.Close()
+}
 
 // A store is the cache as the fetcher knows it.
 type store struct{ *cache.Cache }

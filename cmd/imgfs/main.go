@@ -81,7 +81,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "imgfs",
 		Short: "Mount container images lazily, as they are",
-		Long: `imgfs mounts a container image from a registry or an OCI layout as a read-only file system.
+		Long: `imgfs mounts a container image from a registry, an archive or a directory as a read-only file system.
 It needs no daemon and no conversion: the first mount streams and indexes each layer once,
 every later one fetches only the bytes that are touched.
 

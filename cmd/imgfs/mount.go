@@ -32,7 +32,8 @@ func (a *app) mountCommand() *cobra.Command {
 		Long: `Mount the image REF at DIR, read-only. Without DIR a directory is made, and its name printed.
 
 REF is an image as docker writes it (alpine, docker.io/library/alpine:3.20, NAME@sha256:…), docker://NAME,
-or oci:DIR[:TAG|@DIGEST]. The command returns when the mount is usable; "imgfs umount DIR" ends it.`,
+oci:DIR[:TAG|@DIGEST], oci-archive:FILE[:TAG|@DIGEST], docker-archive:FILE[:NAME|:@N], dir:DIR, tar:FILE,
+or a path, which is recognised by its content. The command returns when the mount is usable; "imgfs umount DIR" ends it.`,
 		Example: `  imgfs mount debian:12 /mnt
   imgfs mount --platform linux/arm64 oci:layout:latest /mnt`,
 		Args: cobra.RangeArgs(1, 2),

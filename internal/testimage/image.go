@@ -59,23 +59,29 @@ type Bundle struct {
 func (im Image) Bundle() Bundle {
 	b := newBundle()
 	platform := im.platform()
-	config := v1.Image{Platform: platform, Config: im.Config, History: im.History, RootFS: v1.RootFS{Type: "layers"}}
-	if !im.Created.IsZero() {
-		config.Created = &im.Created
-	}
 	m := v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: im.dialect(v1.MediaTypeImageManifest, DockerManifest)}
 	for _, l := range im.Layers {
-		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, l.DiffID)
 		mediaType := l.MediaType
 		if mediaType == "" {
 			mediaType = im.dialect(v1.MediaTypeImageLayerGzip, DockerLayer)
 		}
 		m.Layers = append(m.Layers, b.add(im.algorithm(), mediaType, l.Blob))
 	}
-	m.Config = b.add(im.algorithm(), im.dialect(v1.MediaTypeImageConfig, DockerConfig), encode(config))
+	m.Config = b.add(im.algorithm(), im.dialect(v1.MediaTypeImageConfig, DockerConfig), im.encodeConfig())
 	b.Root = b.addManifest(m.MediaType, encode(m))
 	b.Root.Platform = &platform
 	return b
+}
+
+func (im Image) encodeConfig() []byte {
+	config := v1.Image{Platform: im.platform(), Config: im.Config, History: im.History, RootFS: v1.RootFS{Type: "layers"}}
+	if !im.Created.IsZero() {
+		config.Created = &im.Created
+	}
+	for _, l := range im.Layers {
+		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, l.DiffID)
+	}
+	return encode(config)
 }
 
 func (im Image) platform() v1.Platform {
