@@ -42,7 +42,8 @@ func Build(r io.Reader, want Want, out Output) error {
 		return err
 	}
 	in := newIntake(r, want)
-	err := build(in, want, out.Index)
+	defer in.close()
+	err := build(in, want, out)
 	if err != nil && in.failed() == nil && isMalformed(err) {
 		if e := in.verify(); e != nil {
 			err = e
@@ -71,53 +72,50 @@ func isMalformed(err error) bool {
 	return errors.Is(err, ErrMalformed) || errors.Is(err, ErrUnsupported)
 }
 
-// A builder is one Build under way.
-type builder struct {
-	in     *intake
-	out    *writer
-	layer  digest.Digest
-	marked bool // there is a span whose digest isn't known yet
-}
-
-func build(in *intake, want Want, w io.Writer) error {
+func build(in *intake, want Want, to Output) error {
 	head := make([]byte, magicSize)
 	n, _ := io.ReadFull(in, head) // in keeps the error; a short blob is none
 	if err := in.failed(); err != nil {
 		return err
 	}
-	format, err := sniff(head[:n])
+	format := sniff(head[:n])
+	out, err := newWriter(to.Index, format)
 	if err != nil {
 		return err
 	}
-	out, err := newWriter(w, format)
+	spans := &spanner{in: in, open: to.Frames}
+	scan, err := codecs[format].scan(io.MultiReader(bytes.NewReader(head[:n]), in), spans)
 	if err != nil {
 		return err
 	}
-	b := &builder{in: in, out: out, layer: want.Blob}
-	scan := codecs[format].scan(io.MultiReader(bytes.NewReader(head[:n]), in), b.mark)
 	diff := algorithm(want.DiffID).Hash()
-	src := newSource(scan, diff)
-	if err := b.walk(src); err != nil {
-		return b.cause(err)
+	tar := newStream(scan, spans, diff, out.state)
+	src := &source{next: tar.next}
+	err = walkAll(src, want.Blob, out)
+	tar.close()
+	if e := spans.close(); err == nil {
+		err = e
 	}
-	if err := b.closeSpan(8 * scan.End()); err != nil {
-		return err
+	if err != nil {
+		return cause(in, err)
 	}
 	if err := in.verify(); err != nil {
 		return err
 	}
 	t := &out.table
-	t.blob, t.size, t.diffID = in.digest(), in.size, digest.NewDigest(algorithm(want.DiffID), diff)
-	t.tarSize, t.end = src.off, scan.End()
+	t.blob, t.size, t.diffID = in.hash.digest(), in.off, digest.NewDigest(algorithm(want.DiffID), diff)
 	if want.DiffID != "" && want.DiffID != t.diffID {
 		return &MismatchError{want.Blob, "diff ID", want.DiffID.String(), t.diffID.String()}
+	}
+	if err := spans.fill(t, src.off); err != nil {
+		return err
 	}
 	return out.finish()
 }
 
-// walk reads the whole tar.
-func (b *builder) walk(src *source) error {
-	w := newWalker(src, b.layer)
+// walkAll reads the whole tar.
+func walkAll(src *source, layer digest.Digest, out *writer) error {
+	w := newWalker(src, layer)
 	for {
 		e, err := w.next()
 		if err == io.EOF {
@@ -126,38 +124,19 @@ func (b *builder) walk(src *source) error {
 		if err != nil {
 			return err
 		}
-		if err := b.out.entry(e); err != nil {
+		if err := out.entry(e); err != nil {
 			return err
 		}
 	}
 }
 
 // cause finds what an error of the walk comes from.
-func (b *builder) cause(err error) error {
-	if e := b.in.failed(); e != nil {
+func cause(in *intake, err error) error {
+	if e := in.failed(); e != nil {
 		return e
 	}
 	if errors.Is(err, inflate.ErrCorrupt) {
 		return fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
-	return err
-}
-
-// mark ends a span and starts the next.
-func (b *builder) mark(c inflate.Checkpoint) error {
-	if err := b.closeSpan(c.In); err != nil {
-		return err
-	}
-	b.marked = true
-	return b.out.checkpoint(&c)
-}
-
-// closeSpan sets the digest of the span before, now that its end is known as a bit of the blob.
-func (b *builder) closeSpan(end int64) (err error) {
-	if !b.marked {
-		return nil
-	}
-	s := &b.out.table.spans[len(b.out.table.spans)-1]
-	s.sum, err = b.in.pending.cut((end+7)/8, end/8)
 	return err
 }

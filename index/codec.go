@@ -2,7 +2,6 @@ package index
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 
 	"imgfs/index/inflate"
@@ -24,63 +23,89 @@ type Format string
 // The formats that can be read.
 const (
 	Gzip Format = "gzip" // RFC 1952, any number of members
+	Zstd Format = "zstd" // RFC 8878, any number of frames, none with a dictionary
 	Tar  Format = "tar"  // not compressed
 )
 
 // A codec knows where a format can be entered, and how to decode from there.
 type codec interface {
-	// scan decodes a blob from its first byte on. It calls mark with each checkpoint in turn, with the last one before
-	// Read returns io.EOF. Block, Window and Used are valid during the call.
-	scan(r io.Reader, mark func(inflate.Checkpoint) error) scanner
+	// scan returns a reader that decodes a blob, which is read from its first byte on. It tells spans where each begins
+	// and ends, in turn, and of the last end before Read returns io.EOF.
+	scan(blob io.Reader, spans *spanner) (io.Reader, error)
 	// decode decodes one span, into the whole of dst and out of the whole of src. It is safe for concurrent use.
 	decode(dst, src []byte, from *inflate.Checkpoint) error
+	// has tells whether there are spans of the format in such a place.
+	has(place) bool
 }
 
-// A scanner reads the tar.
-type scanner interface {
-	io.Reader
-	// End is where the last span ends in the blob. It is known once Read has returned io.EOF.
-	End() int64
-}
-
-var codecs = map[Format]codec{Gzip: gzipCodec{}, Tar: tarCodec{}}
+var codecs = map[Format]codec{Gzip: gzipCodec{}, Zstd: zstdCodec{}, Tar: tarCodec{}}
 
 // magicSize is how many bytes sniff looks at.
 const magicSize = 4
 
 // sniff finds the format by a blob's first bytes, as containerd does: media types are often wrong. An empty blob is
 // an empty tar.
-func sniff(head []byte) (Format, error) {
+func sniff(head []byte) Format {
 	switch {
 	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
-		return Gzip, nil
-	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}), isSkippable(head):
-		return "", fmt.Errorf("%w: zstd", ErrUnsupported)
+		return Gzip
+	case bytes.HasPrefix(head, []byte(frameMagic)), isSkippable(head):
+		return Zstd
 	}
-	return Tar, nil
-}
-
-// isSkippable tells whether a zstd skippable frame starts here (RFC 8878, section 3.1.2).
-func isSkippable(head []byte) bool {
-	return len(head) == magicSize && head[0]&0xf0 == 0x50 && bytes.Equal(head[1:], []byte{0x2a, 0x4d, 0x18})
+	return Tar
 }
 
 // gzipCodec enters a gzip file at its members, at blocks and within blocks.
 type gzipCodec struct{}
 
-func (gzipCodec) scan(r io.Reader, mark func(inflate.Checkpoint) error) scanner {
-	return inflate.NewReader(r, &inflate.Options{Span: spanSize, Checkpoint: mark})
+func (gzipCodec) scan(blob io.Reader, spans *spanner) (io.Reader, error) {
+	mark := func(c inflate.Checkpoint) error {
+		spans.end(c.In)
+		return spans.begin(&c)
+	}
+	z := inflate.NewReader(blob, &inflate.Options{Span: spanSize, Checkpoint: mark})
+	return readerFunc(func(p []byte) (int, error) {
+		n, err := z.Read(p)
+		if err == io.EOF {
+			spans.end(8 * z.End())
+		}
+		return n, err
+	}), nil
 }
 
 func (gzipCodec) decode(dst, src []byte, from *inflate.Checkpoint) error {
 	return inflate.Decode(dst, src, from)
 }
 
+func (gzipCodec) has(p place) bool { return p == atStart || p == inMember }
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
 // tarCodec enters a plain tar anywhere: its spans are ranges.
 type tarCodec struct{}
 
-func (tarCodec) scan(r io.Reader, mark func(inflate.Checkpoint) error) scanner {
-	return &tarScanner{r: r, mark: mark}
+func (tarCodec) scan(blob io.Reader, spans *spanner) (io.Reader, error) {
+	off, next := int64(0), int64(0) // the latter is where the next span begins
+	return readerFunc(func(p []byte) (int, error) {
+		room := next - off
+		if room == 0 {
+			room = spanSize
+		}
+		n, err := blob.Read(p[:min(int64(len(p)), room)])
+		if n > 0 && off == next {
+			spans.end(8 * off)
+			if err := spans.begin(&inflate.Checkpoint{In: 8 * off, Out: off, Member: true}); err != nil {
+				return 0, err
+			}
+			next += spanSize
+		}
+		if off += int64(n); err == io.EOF {
+			spans.end(8 * off)
+		}
+		return n, err
+	}), nil
 }
 
 func (tarCodec) decode(dst, src []byte, _ *inflate.Checkpoint) error {
@@ -90,26 +115,4 @@ func (tarCodec) decode(dst, src []byte, _ *inflate.Checkpoint) error {
 	return nil
 }
 
-// A tarScanner passes a tar on, and marks every spanSize bytes of it.
-type tarScanner struct {
-	r    io.Reader
-	mark func(inflate.Checkpoint) error
-	off  int64
-	next int64 // where the last mark is, or comes with the next byte
-}
-
-func (s *tarScanner) Read(p []byte) (int, error) {
-	n, err := s.r.Read(p[:min(int64(len(p)), s.next+spanSize-s.off)])
-	if n > 0 && s.off == s.next {
-		if err := s.mark(inflate.Checkpoint{In: 8 * s.off, Out: s.off, Member: true}); err != nil {
-			return 0, err
-		}
-	}
-	s.off += int64(n)
-	if s.off == s.next+spanSize {
-		s.next = s.off
-	}
-	return n, err
-}
-
-func (s *tarScanner) End() int64 { return s.off }
+func (tarCodec) has(p place) bool { return p == atStart }

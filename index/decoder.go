@@ -6,7 +6,7 @@ import (
 	"errors"
 )
 
-var errShort = errors.New("data is cut short")
+var errShort = errors.New("data is cut short, or a number is not in its shortest form or too large")
 
 // A decoder takes values off the front of b. After the first that can't be it gives zeros, and err says so.
 type decoder struct {
@@ -26,37 +26,26 @@ func (d *decoder) take(n int) []byte {
 	return b
 }
 
-func (d *decoder) uint32() uint32 {
-	b := d.take(4)
-	if b == nil {
+// number takes a varint up to max, in its shortest form.
+func (d *decoder) number(max int64) int64 {
+	x, n := binary.Uvarint(d.b)
+	if d.err == nil && (n <= 0 || n > 1 && d.b[n-1] == 0 || x > uint64(max)) {
+		d.err = errShort
+	}
+	if d.err != nil {
 		return 0
 	}
-	return binary.LittleEndian.Uint32(b)
+	d.b = d.b[n:]
+	return int64(x)
 }
 
-func (d *decoder) int64() int64 {
-	b := d.take(8)
-	if b == nil {
-		return 0
-	}
-	return int64(binary.LittleEndian.Uint64(b))
-}
+// length takes the number of things that follow, of at least size bytes each.
+func (d *decoder) length(size int) int { return int(d.number(int64(len(d.b) / size))) }
 
 func (d *decoder) sum() (sum [sha256.Size]byte) {
 	copy(sum[:], d.take(len(sum)))
 	return sum
 }
 
-func (d *decoder) stored() stored {
-	return stored{off: d.int64(), len: d.uint32(), raw: d.uint32(), sum: d.sum()}
-}
-
 // string takes a length and as many bytes, max at most.
-func (d *decoder) string(max uint32) string {
-	n := d.uint32()
-	if n > max {
-		d.err = errShort
-		return ""
-	}
-	return string(d.take(int(n)))
-}
+func (d *decoder) string(max int64) string { return string(d.take(int(d.number(max)))) }

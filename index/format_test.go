@@ -107,70 +107,78 @@ type failingReaderAt struct{ err error }
 
 func (f failingReaderAt) ReadAt([]byte, int64) (int, error) { return 0, f.err }
 
-// A table that is damaged in a way that its digest doesn't tell must not lead outside of the file, the blob or the tar.
+// A table that is damaged in a way that its digest doesn't tell must not lead outside of the file, the blob, the frames
+// or the tar.
 func TestImpossibleTablesAreRefused(t *testing.T) {
 	_, blob := smallLayer(t)
 	x := mustOpen(t, mustBuild(t, blob))
-	body := x.t.spans[len(x.t.spans)-1].state.off + 1<<20
-	tests := map[string]func(x *table){
-		"format":                   func(x *table) { x.format = "rar" },
-		"blob digest":              func(x *table) { x.blob = "sha256:1" },
-		"diff ID":                  func(x *table) { x.diffID = "" },
-		"size":                     func(x *table) { x.size = -1 },
-		"huge size":                func(x *table) { x.size = 1 << 60 },
-		"tar size":                 func(x *table) { x.tarSize = -1 },
-		"tar size over the spans'": func(x *table) { x.tarSize += maxSpan },
-		"end past the blob":        func(x *table) { x.end = x.size + 1 },
-		"end before the last span": func(x *table) { x.end = 1 },
-		"number of entries":        func(x *table) { x.entries++ },
-		"piece before the body":    func(x *table) { x.pieces[0].off = headSize - 1 },
-		"piece after the body":     func(x *table) { x.pieces[0].off = 1 << 62 },
-		"piece over the end":       func(x *table) { x.pieces[0].len = 1 << 31 },
-		"huge piece":               func(x *table) { x.pieces[0].raw = maxPiece + 1 },
-		"piece of nothing":         func(x *table) { x.pieces[0].len = 0 },
-		"more entries than fit":    func(x *table) { n := x.pieces[0].raw/minEntry + 1; x.pieces[0].count, x.entries = n, int(n) },
-		"more entries than a piece has": func(x *table) {
-			x.pieces[0].count, x.pieces[0].raw, x.entries = maxPieceEntries+1, maxPiece, maxPieceEntries+1
-		},
-		"piece twice": func(x *table) { x.pieces = append(x.pieces, x.pieces[0]); x.entries *= 2 },
-		"piece over the one before": func(x *table) {
-			p := x.pieces[0]
-			p.off += int64(p.len) - 1
-			x.pieces = append(x.pieces, p)
-			x.entries *= 2
-		},
-		"piece before the one before": func(x *table) {
-			p := x.pieces[0]
-			p.off = headSize
-			p.len = 10
-			x.pieces = append(x.pieces, p)
-			x.entries *= 2
-		},
-		"no spans":                     func(x *table) { x.spans = nil },
-		"first span not at the start":  func(x *table) { x.spans[0].in = 8 },
-		"first byte not at the start":  func(x *table) { x.spans[0].out = 1 },
-		"span before its predecessor":  func(x *table) { x.spans[1].out = x.spans[2].out + 1 },
-		"span before it in the blob":   func(x *table) { x.spans[1].in = x.spans[2].in + 16 },
-		"span past the tar":            func(x *table) { x.spans[2].out = x.tarSize + 1 },
-		"span past the blob":           func(x *table) { x.spans[2].in = 8 * (x.end + 1) },
-		"member within a byte":         func(x *table) { x.spans[1].in |= 1; x.spans[1].state = stored{} },
-		"huge state":                   func(x *table) { x.spans[1].state.raw = maxState + 1 },
-		"state outside":                func(x *table) { x.spans[1].state.off = body },
-		"negative offset of a state":   func(x *table) { x.spans[1].state.off = -1 },
-		"span decoded over the bounds": func(x *table) { x.spans[1].out, x.spans[2].out, x.tarSize = 0, maxSpan+1, maxSpan+1 },
+	body := x.t.states[0].off + 1<<20
+	second := func(x *table) *piece { // which comes right after the first
+		p := x.pieces[0]
+		p.off += int64(p.len)
+		x.pieces = append(x.pieces, p)
+		return &x.pieces[1]
 	}
-	if _, err := parseTable(x.t.appendTo(nil), body); err != nil {
-		t.Fatal(err)
+	tests := map[string]func(x *table){
+		"format":                        func(x *table) { x.format = "rar" },
+		"blob digest":                   func(x *table) { x.blob = "sha256:1" },
+		"diff ID":                       func(x *table) { x.diffID = "" },
+		"size":                          func(x *table) { x.size = -1 },
+		"huge size":                     func(x *table) { x.size = maxSize + 1 },
+		"size before the last span":     func(x *table) { x.size = 1 },
+		"piece before the body":         func(x *table) { x.pieces[0].off = headSize - 1 },
+		"piece after the body":          func(x *table) { x.pieces[0].off = 1 << 62 },
+		"piece over the end":            func(x *table) { x.pieces[0].off = body - 1 },
+		"huge piece in the file":        func(x *table) { x.pieces[0].len = 1 << 31 },
+		"huge piece":                    func(x *table) { x.pieces[0].raw = maxPiece + 1 },
+		"piece of nothing":              func(x *table) { x.pieces[0].len = 0 },
+		"piece of no entries":           func(x *table) { x.pieces[0].count = 0 },
+		"more entries than fit":         func(x *table) { x.pieces[0].count = x.pieces[0].raw/minEntry + 1 },
+		"more entries than a piece has": func(x *table) { x.pieces[0].count, x.pieces[0].raw = maxPieceEntries+1, maxPiece },
+		"piece over the one before":     func(x *table) { second(x).off-- },
+		"piece after all pieces":        func(x *table) { second(x).off = body },
+		"no states":                     func(x *table) { x.states = nil },
+		"more states than spans have":   func(x *table) { x.states = append(x.states, x.states[0]) },
+		"states before the body":        func(x *table) { x.states[0].off = headSize - 1 },
+		"states after the body":         func(x *table) { x.states[0].off = body },
+		"huge states":                   func(x *table) { x.states[0].raw = maxStates + 1 },
+		"huge states in the file":       func(x *table) { x.states[0].len = 2*maxStates + 1 },
+		"span past the blob":            func(x *table) { x.spans[len(x.spans)-1].bits++; x.size = x.spans[len(x.spans)-1].in / 8 },
+		"span before its predecessor":   func(x *table) { x.spans[1].out = x.spans[2].out + 1 },
+		"span before it in the blob":    func(x *table) { x.spans[2].in = x.spans[1].in },
+		"member within a byte":          func(x *table) { x.spans[1].place = atStart; x.spans[1].in |= 1 },
+		"no place":                      func(x *table) { x.spans[1].place = 3 },
+		"frames of another format":      func(x *table) { x.spans[1].place = inFrames; x.spans[1].bits &^= 7 },
+		"span decoded over the bounds":  func(x *table) { x.spans[1].out, x.spans[2].out, x.tarSize = 0, maxSpan+1, maxSpan+1 },
+		"span over the bounds":          func(x *table) { x.spans[2].bits = 8*maxSpan + 1; x.size = maxSize },
+		"span of too many bytes":        func(x *table) { x.spans[2].bits = 8 * maxSpan; x.spans[2].in |= 1; x.size = maxSize },
+	}
+	if got, err := parseTable(x.t.appendTo(nil), body); err != nil || !cmp.Equal(got, x.t, cmp.AllowUnexported(table{}, piece{}, stored{}, span{})) {
+		t.Fatal(got, err)
 	}
 	for name, change := range tests {
 		t.Run(name, func(t *testing.T) {
 			c := *x.t
-			c.pieces, c.spans = append([]piece(nil), c.pieces...), append([]span(nil), c.spans...)
+			c.pieces, c.states, c.spans = slices.Clone(c.pieces), slices.Clone(c.states), slices.Clone(c.spans)
 			change(&c)
 			if _, err := parseTable(c.appendTo(nil), body); !errors.Is(err, errTable) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+func TestATableCutShortOrTooLongIsRefused(t *testing.T) {
+	_, blob := smallLayer(t)
+	x := mustOpen(t, mustBuild(t, blob))
+	b := x.t.appendTo(nil)
+	for n := range b {
+		if _, err := parseTable(b[:n], 1<<20); !errors.Is(err, errTable) {
+			t.Fatalf("%d bytes: %v", n, err)
+		}
+	}
+	if _, err := parseTable(append(b, 0), 1<<20); !errors.Is(err, errTable) {
+		t.Error(err)
 	}
 }
 
@@ -180,18 +188,20 @@ func TestStatesSurviveTheirEncoding(t *testing.T) {
 		{},
 		{Window: window},
 		{Window: window[:1], Block: []byte("block"), BlockBit: 7},
-		{Block: window},
+		{Block: window[:maxHeader]},
 	} {
 		b, err := appendState(nil, &c)
 		check(t, err)
-		var got inflate.Checkpoint
-		check(t, parseState(b, &got))
+		d, got := decoder{b: b}, inflate.Checkpoint{}
+		parseState(&d, &got)
+		check(t, d.err)
 		if !bytes.Equal(got.Window, c.Window) || !bytes.Equal(got.Block, c.Block) || got.BlockBit != c.BlockBit {
 			t.Errorf("%d bytes differ", len(b))
 		}
 	}
-	for _, bad := range []string{"", "\x00\x00", "\x08\x00\x00", "\x00\x02\x00a", "\x01\x00\x00", "\x00\x00\x00" + string(window) + "w"} {
-		if parseState([]byte(bad), &inflate.Checkpoint{}) == nil {
+	for _, bad := range []string{"", "\x00\x00", "\x08\x00\x00", "\x00\x02\x00a", "\x01\x00\x00", "\x00\x00\x81\x80\x02" + string(window) + "w"} {
+		d := decoder{b: []byte(bad)}
+		if parseState(&d, &inflate.Checkpoint{}); d.err == nil {
 			t.Errorf("%.10q is taken", bad)
 		}
 	}
@@ -222,9 +232,9 @@ func TestADamagedPieceIsToldWhateverItsDigestSays(t *testing.T) {
 		s, err := w.store([]byte(raw))
 		check(t, err)
 		w.table.blob, w.table.diffID = wantOf(nil).Blob, wantOf(nil).Blob
-		w.table.size, w.table.tarSize, w.table.end = 100, 100, 100
-		w.table.spans = []span{{}}
-		w.table.pieces, w.table.entries = []piece{{s, 1}}, 1
+		w.table.size, w.table.tarSize = 100, 100
+		w.table.spans = []span{{bits: 800}}
+		w.table.pieces = []piece{{s, 1}}
 		b := seal(body.Bytes()[headSize:], w.table.appendTo(nil))
 		x, err := Open(bytes.NewReader(b), int64(len(b)))
 		if err == nil {
@@ -244,12 +254,12 @@ func TestADeceitfulIndexIsDamaged(t *testing.T) {
 	body := good[headSize : len(good)-len(x.t.appendTo(nil))-trailerSize]
 	tests := map[string]func(x *table){
 		"length of a piece":            func(x *table) { x.pieces[0].raw++ },
-		"more entries than there are":  func(x *table) { x.pieces[0].count++; x.entries++ },
-		"fewer entries than there are": func(x *table) { x.pieces[0].count--; x.entries-- },
-		"length of a state":            func(x *table) { x.spans[1].state.raw++ },
-		"state that isn't one":         func(x *table) { x.spans[1].state = x.pieces[0].stored },
-		"checkpoint that isn't one":    func(x *table) { x.spans[1].in += 3 },
-		"no state where there must be": func(x *table) { x.spans[1].in &^= 7; x.spans[1].state = stored{} },
+		"more entries than there are":  func(x *table) { x.pieces[0].count++ },
+		"fewer entries than there are": func(x *table) { x.pieces[0].count-- },
+		"length of states":             func(x *table) { x.states[0].raw++ },
+		"states that aren't any":       func(x *table) { x.states[0] = x.pieces[0].stored },
+		"checkpoint that isn't one":    func(x *table) { x.spans[0].bits += 3; x.spans[1].in += 3; x.spans[1].bits -= 3 },
+		"no state where there must be": func(x *table) { x.spans[1].place = atStart; x.spans[0].bits &^= 7; x.spans[1].in &^= 7 },
 		"another format":               func(x *table) { x.format = Tar },
 		"piece that isn't a zstd frame": func(x *table) {
 			x.pieces[0].off++
@@ -263,8 +273,10 @@ func TestADeceitfulIndexIsDamaged(t *testing.T) {
 			change(&c)
 			c.spans[0].sum, c.spans[1].sum = sha256.Sum256(sliceOf(blobBytes, c.in(0))), sha256.Sum256(sliceOf(blobBytes, c.in(1)))
 			b := seal(body, c.appendTo(nil))
-			x := mustOpen(t, b)
-			_, err := entriesOf(x)
+			x, err := Open(bytes.NewReader(b), int64(len(b)))
+			if err == nil {
+				_, err = entriesOf(x)
+			}
 			if err == nil {
 				_, err = NewReader(x, &blob{bytes: blobBytes}, nil, newMemory(0)).ReadAt(make([]byte, 10), c.spans[1].out)
 			}

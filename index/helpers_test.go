@@ -3,7 +3,6 @@ package index
 import (
 	"archive/tar"
 	"bytes"
-	"crypto/sha256"
 	"fmt"
 	"io"
 	"math"
@@ -24,7 +23,7 @@ var tarOf = img.OpenTar
 // walk gives the entries of a tar, copied.
 func walk(t testing.TB, b []byte) ([]Entry, error) {
 	t.Helper()
-	src := newSource(bytes.NewReader(b), sha256.New())
+	src := &source{next: func() ([]byte, error) { return b, io.EOF }}
 	w := newWalker(src, "sha256:test")
 	var list []Entry
 	for {
@@ -68,9 +67,16 @@ func check(t testing.TB, err error) {
 // mustBuild indexes a blob.
 func mustBuild(t testing.TB, blob []byte) []byte {
 	t.Helper()
-	var out bytes.Buffer
-	check(t, Build(bytes.NewReader(blob), wantOf(blob), Output{Index: &out}))
-	return out.Bytes()
+	x, _ := mustBuildBoth(t, blob)
+	return x
+}
+
+// mustBuildBoth indexes a blob, and gives the index and the frames.
+func mustBuildBoth(t testing.TB, blob []byte) (x, frames []byte) {
+	t.Helper()
+	var out, more bytes.Buffer
+	check(t, Build(bytes.NewReader(blob), wantOf(blob), Output{&out, func() (io.Writer, error) { return &more, nil }}))
+	return out.Bytes(), more.Bytes()
 }
 
 func wantOf(blob []byte) Want {

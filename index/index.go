@@ -82,7 +82,7 @@ func (x *Index) DiffID() digest.Digest { return x.t.diffID }
 func (x *Index) TarSize() int64 { return x.t.tarSize }
 
 // FramesSize is the size in bytes of the file that Output.Frames gave. It is 0 if the layer needs none.
-func (x *Index) FramesSize() int64 { return 0 }
+func (x *Index) FramesSize() int64 { return x.t.frames }
 
 // Format is how the blob holds the tar.
 func (x *Index) Format() Format { return x.t.format }

@@ -2,32 +2,54 @@ package index
 
 import (
 	"bytes"
-	"crypto/sha256"
 	_ "crypto/sha512" // digests may be of SHA-512
-	"errors"
 	"fmt"
-	"hash"
 	"io"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 )
 
-// maxPending bounds the compressed bytes that are kept until it is known which span they belong to: a span, and what
+// maxPending bounds the bytes of a blob that are kept until it is known which span they belong to: a span, and what
 // the decoder reads ahead.
 const maxPending = 2 * maxSpan
 
-// An intake reads a blob, hashes it, and keeps the bytes since the last checkpoint for their span's digest.
+// pageSize is how much of a blob is read at a time.
+const pageSize = 128 << 10
+
+// A page is some of the blob. It does not change once it is made.
+type page struct {
+	b   []byte
+	err error // what came after it
+}
+
+// An intake reads a blob and hashes it: all of it, and each span's bytes. It does so beside the one who decodes
+// it: one goroutine reads ahead, another one hashes.
+//
+// The methods are for one goroutine at a time.
 type intake struct {
-	r       io.Reader
-	want    Want
-	hash    hash.Hash
-	size    int64
-	pending *pending // nil: nobody asks for digests of spans any more
-	err     error    // of r, or of a blob that is too long
+	r     io.Reader
+	want  Want
+	rest  []byte // of the page that is being read
+	off   int64  // where it ends in the blob
+	keep  int64  // what is before will belong to no span
+	spare bool   // nobody asks for digests of spans any more
+	err   error  // of r, or of a blob that is too long
+
+	pages chan page   // from r
+	free  chan []byte // pages to use again
+	quit  chan struct{}
+	hash  *hasher
+	wait  sync.WaitGroup
+	ended bool
 }
 
 func newIntake(r io.Reader, want Want) *intake {
-	return &intake{r: r, want: want, hash: algorithm(want.Blob).Hash(), pending: &pending{}}
+	in := &intake{r: r, want: want, pages: make(chan page, 4), free: make(chan []byte, 16), quit: make(chan struct{})}
+	in.hash = newHasher(algorithm(want.Blob), in.free)
+	in.wait.Go(in.fetch)
+	in.wait.Go(in.hash.run)
+	return in
 }
 
 // algorithm is that of a digest; the canonical one if the digest isn't known.
@@ -38,25 +60,115 @@ func algorithm(d digest.Digest) digest.Algorithm {
 	return d.Algorithm()
 }
 
-func (in *intake) Read(p []byte) (int, error) {
-	if in.err != nil {
-		return 0, in.err
+// close ends what runs beside. It waits for a call of r's Read that is under way.
+func (in *intake) close() {
+	if in.ended {
+		return
 	}
-	n, err := in.r.Read(p)
-	in.hash.Write(p[:n])
-	in.size += int64(n)
-	if in.want.Size >= 0 && in.size > in.want.Size {
-		found := fmt.Sprintf("over %d", in.want.Size)
-		err = &MismatchError{in.want.Blob, "size", fmt.Sprint(in.want.Size), found}
-	}
-	in.err = err
-	if in.pending != nil && (err == nil || err == io.EOF) {
-		if e := in.pending.add(p[:n]); e != nil {
-			return n, e // not kept: the blob can be read on, to be verified
+	in.ended = true
+	close(in.quit)
+	close(in.hash.jobs)
+	in.wait.Wait()
+}
+
+// fetch reads the blob.
+func (in *intake) fetch() {
+	size := int64(0)
+	for {
+		p := page{b: in.page()}
+		n := 0
+		for n < len(p.b) && p.err == nil {
+			var m int
+			m, p.err = in.r.Read(p.b[n:])
+			n += m
+		}
+		p.b = p.b[:n]
+		size += int64(n)
+		if in.want.Size >= 0 && size > in.want.Size {
+			found := fmt.Sprintf("over %d", in.want.Size)
+			p.err = &MismatchError{in.want.Blob, "size", fmt.Sprint(in.want.Size), found}
+		}
+		if allZero(p.b) {
+			in.reuse(p.b)
+			p.b = zeroPage[:n]
+		}
+		select {
+		case in.pages <- p:
+		case <-in.quit:
+			return
+		}
+		if p.err != nil {
+			return
 		}
 	}
-	return n, err
 }
+
+// zeroPage stands for all pages of zeros: a blob may end in any number of them, and they take no memory.
+var zeroPage [pageSize]byte
+
+func allZero(b []byte) bool { return bytes.Equal(b, zeroPage[:len(b)]) }
+
+func isZeroPage(b []byte) bool { return len(b) == 0 || &b[0] == &zeroPage[0] }
+
+// page gives room for a page.
+func (in *intake) page() []byte {
+	select {
+	case b := <-in.free:
+		return b
+	default:
+		return make([]byte, pageSize)
+	}
+}
+
+func (in *intake) reuse(b []byte) { reuse(in.free, b) }
+
+// reuse keeps a page for the next one, if there is room.
+func reuse(free chan<- []byte, b []byte) {
+	select {
+	case free <- b[:pageSize]:
+	default:
+	}
+}
+
+func (in *intake) Read(p []byte) (int, error) {
+	for len(in.rest) == 0 {
+		if in.err != nil {
+			return 0, in.err
+		}
+		if err := in.next(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, in.rest)
+	in.rest = in.rest[n:]
+	return n, nil
+}
+
+// next takes a page. If it fails the blob can be read on, to be verified.
+func (in *intake) next() error {
+	p := <-in.pages
+	in.rest, in.err = p.b, p.err
+	in.off += int64(len(p.b))
+	if in.spare {
+		in.keep = in.off
+	}
+	in.hash.jobs <- job{b: p.b, keep: in.keep}
+	if in.off-in.keep > maxPending && !isZeroPage(p.b) {
+		in.spare = true
+		return fmt.Errorf("%w: cannot be entered for %d bytes", ErrMalformed, maxPending)
+	}
+	return nil
+}
+
+// cut asks for the digest of a span: of the bytes before end, of which those before keep (which is end or one less)
+// will not be in another one.
+func (in *intake) cut(from, end, keep int64) {
+	in.hash.jobs <- job{cut: true, from: from, end: end, keep: keep}
+	in.keep = keep
+}
+
+// drop says that the bytes before off will belong to no span that isn't cut yet.
+func (in *intake) drop(off int64) { in.keep = off }
 
 // failed is the error of reading the blob, if it isn't its end.
 func (in *intake) failed() error {
@@ -66,69 +178,23 @@ func (in *intake) failed() error {
 	return in.err
 }
 
-// verify reads what is left of the blob, and tells whether it is the one that was asked for.
+// verify reads what is left of the blob, and tells whether it is the one that was asked for. It closes the intake.
 func (in *intake) verify() error {
-	in.pending = nil
-	if _, err := io.Copy(io.Discard, in); err != nil {
-		return err
+	in.spare = true
+	for in.err == nil {
+		if err := in.next(); err != nil {
+			return err
+		}
 	}
-	if in.want.Size >= 0 && in.size != in.want.Size {
-		return &MismatchError{in.want.Blob, "size", fmt.Sprint(in.want.Size), fmt.Sprint(in.size)}
+	in.close()
+	if in.err != io.EOF {
+		return in.err
 	}
-	if found := in.digest(); in.want.Blob != "" && found != in.want.Blob {
+	if in.want.Size >= 0 && in.off != in.want.Size {
+		return &MismatchError{in.want.Blob, "size", fmt.Sprint(in.want.Size), fmt.Sprint(in.off)}
+	}
+	if found := in.hash.digest(); in.want.Blob != "" && found != in.want.Blob {
 		return &MismatchError{in.want.Blob, "digest", in.want.Blob.String(), found.String()}
 	}
 	return nil
-}
-
-// digest is that of the bytes read so far.
-func (in *intake) digest() digest.Digest {
-	return digest.NewDigest(algorithm(in.want.Blob), in.hash)
-}
-
-// pending holds the bytes of a blob that have been read and don't belong to a finished span.
-type pending struct {
-	off   int64 // blob offset of buf[0]
-	buf   []byte
-	zeros int64 // that many zeros follow buf: a blob may end in any number of them, and they take no memory
-}
-
-func (p *pending) add(b []byte) error {
-	if allZero(b) {
-		p.zeros += int64(len(b))
-		return nil
-	}
-	if int64(len(p.buf))+p.zeros+int64(len(b)) > maxPending {
-		return fmt.Errorf("%w: cannot be entered for %d bytes", ErrMalformed, maxPending)
-	}
-	p.buf = append(p.buf, make([]byte, p.zeros)...)
-	p.buf = append(p.buf, b...)
-	p.zeros = 0
-	return nil
-}
-
-func allZero(b []byte) bool {
-	return len(b) == 0 || b[0] == 0 && bytes.Equal(b[1:], b[:len(b)-1])
-}
-
-var errSpan = errors.New("checkpoint out of order")
-
-// cut gives the digest of the bytes before blob offset end, and drops those before keep, which is end or the byte
-// before.
-func (p *pending) cut(end, keep int64) (sum [sha256.Size]byte, err error) {
-	n, k := end-p.off, keep-p.off
-	if k < 0 || n < k || n > int64(len(p.buf))+p.zeros {
-		return sum, errSpan
-	}
-	if more := n - int64(len(p.buf)); more > 0 { // at most a span's worth: a span is over where its last member is
-		if n > maxSpan {
-			return sum, errSpan
-		}
-		p.buf = append(p.buf, make([]byte, more)...)
-		p.zeros -= more
-	}
-	sum = sha256.Sum256(p.buf[:n])
-	p.buf = p.buf[:copy(p.buf, p.buf[k:])]
-	p.off = keep
-	return sum, nil
 }

@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
-
-	"imgfs/index/inflate"
 )
 
 // Blob is a layer's blob. It is safe for concurrent use.
@@ -150,15 +148,9 @@ func (q *request) decode(dst []byte) error {
 		return err
 	}
 	x := q.r.x
-	s := &x.t.spans[q.span]
-	c := inflate.Checkpoint{In: s.in, Out: s.out, Member: s.state.len == 0}
-	if !c.Member {
-		if q.state, err = x.load(&s.state, q.state); err != nil {
-			return err
-		}
-		if err := parseState(q.state, &c); err != nil {
-			return fmt.Errorf("%w: %w", ErrDamaged, err)
-		}
+	c, state, err := x.checkpoint(q.span, q.state)
+	if q.state = state; err != nil {
+		return err
 	}
 	if err := codecs[x.t.format].decode(dst, src, &c); err != nil {
 		return fmt.Errorf("%w: span %d of layer %s: %w", ErrDamaged, q.span, x.t.blob, err)
@@ -171,6 +163,9 @@ func (q *request) decode(dst []byte) error {
 func (q *request) compressed() ([]byte, error) {
 	t := q.r.x.t
 	in := t.in(q.span)
+	if t.spans[q.span].place == inFrames {
+		return q.frame(in)
+	}
 	if in.off < q.start || in.off+in.n > q.start+int64(len(q.buf)) {
 		if err := q.fetch(); err != nil {
 			return nil, err
@@ -192,13 +187,33 @@ func (q *request) compressed() ([]byte, error) {
 	return src, nil
 }
 
+// frame gives the bytes of a span that stands in the frames, checked.
+func (q *request) frame(in byteRange) ([]byte, error) {
+	x := q.r.x
+	if q.r.frames == nil {
+		return nil, fmt.Errorf("%w: there are no frames", ErrDamaged)
+	}
+	q.buf = q.buf[:0] // what was fetched of the blob
+	if int64(cap(q.buf)) < in.n {
+		q.buf = make([]byte, 0, in.n)
+	}
+	src := q.buf[:in.n]
+	if err := readFull(q.r.frames, src, in.off); err != nil {
+		return nil, err
+	}
+	if sha256.Sum256(src) != x.t.spans[q.span].sum {
+		return nil, fmt.Errorf("%w: digest of the frame from byte %d on", ErrDamaged, in.off)
+	}
+	return src, nil
+}
+
 // fetch reads the bytes of the span that is asked for, and with them those of the ones after it that will be asked
 // for and aren't in memory.
 func (q *request) fetch() error {
 	t := q.r.x.t
 	in := t.in(q.span)
 	end := in.off + in.n
-	for i := q.span + 1; i <= q.last && !q.r.memory.Has(t.blob, i); i++ {
+	for i := q.span + 1; i <= q.last && t.spans[i].place != inFrames && !q.r.memory.Has(t.blob, i); i++ {
 		next := t.in(i)
 		if next.off+next.n-in.off > maxFetch {
 			break

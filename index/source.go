@@ -1,30 +1,20 @@
 package index
 
 import (
-	"hash"
 	"io"
+	"math"
 )
 
 // blockSize is the unit of a tar.
 const blockSize = 512
 
-// sourceSize is how much of the tar is decoded at a time: little enough that it is hashed and walked while it is in
-// the processor's cache.
-const sourceSize = 128 << 10
-
-// A source gives the tar's bytes to the walk, block by block, and hashes all of them on the way.
+// A source gives the tar's bytes to the walk, block by block.
 // It is always at a multiple of blockSize, except at the end of the tar.
 type source struct {
-	r    io.Reader
-	hash hash.Hash
-	buf  []byte // decoded and hashed, not yet taken
-	mem  []byte // what buf is part of
-	off  int64  // tar offset of buf[0]
-	err  error  // of r; io.EOF at the end of the tar
-}
-
-func newSource(r io.Reader, h hash.Hash) *source {
-	return &source{r: r, hash: h, mem: make([]byte, sourceSize)}
+	next func() ([]byte, error) // gives the tar, in whole blocks but for the end, where there is an error too
+	buf  []byte                 // what next gave, not yet taken
+	off  int64                  // tar offset of buf[0]
+	err  error                  // of next; io.EOF at the end of the tar
 }
 
 // fill makes sure that there is a byte in buf: a whole block of them, unless the tar ends before.
@@ -35,15 +25,7 @@ func (s *source) fill() error {
 	if s.err != nil {
 		return s.err
 	}
-	n := 0
-	for n < len(s.mem) && s.err == nil { // not io.ReadFull: its io.ErrUnexpectedEOF could be the reader's own
-		var m int
-		m, s.err = s.r.Read(s.mem[n:])
-		n += m
-	}
-	s.buf = s.mem[:n]
-	s.hash.Write(s.buf)
-	if n == 0 {
+	if s.buf, s.err = s.next(); len(s.buf) == 0 {
 		return s.err
 	}
 	return nil
@@ -102,7 +84,7 @@ func (s *source) append(dst []byte, n int64) ([]byte, error) {
 // drain reads the tar to its end.
 func (s *source) drain() error {
 	for {
-		if _, err := s.take(sourceSize); err == io.EOF {
+		if _, err := s.take(math.MaxInt64); err == io.EOF {
 			return nil
 		} else if err != nil {
 			return err

@@ -2,18 +2,10 @@ package index
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
-	"errors"
 	"io"
-	"math"
 
 	"github.com/klauspost/compress/zstd"
-
-	"imgfs/index/inflate"
 )
-
-// maxState bounds what is kept for a checkpoint: the window, and the header of a block.
-const maxState = inflate.WindowSize + 3 + math.MaxUint16
 
 // A writer writes an index as its parts come, and keeps the table for the end.
 type writer struct {
@@ -25,6 +17,8 @@ type writer struct {
 	piece   []byte // entries that haven't been written
 	count   uint32 // of them
 	context context
+	states  []byte // that haven't been written
+	stated  int    // how many
 }
 
 func newWriter(w io.Writer, format Format) (*writer, error) {
@@ -49,20 +43,24 @@ func (w *writer) store(raw []byte) (stored, error) {
 	return s, w.write(w.buf)
 }
 
-// checkpoint starts a span. The digest of the one before must have been set.
-func (w *writer) checkpoint(c *inflate.Checkpoint) error {
-	s := span{in: c.In, out: c.Out}
-	if !c.Member {
-		state, err := appendState(nil, c)
-		if err != nil {
-			return err
-		}
-		if s.state, err = w.store(state); err != nil {
-			return err
-		}
+// state adds an encoded state.
+func (w *writer) state(b []byte) error {
+	w.states = append(w.states, b...)
+	if w.stated++; w.stated < statesStored {
+		return nil
 	}
-	w.table.spans = append(w.table.spans, s)
-	return nil
+	return w.flushStates()
+}
+
+// flushStates writes states.
+func (w *writer) flushStates() error {
+	if w.stated == 0 {
+		return nil
+	}
+	s, err := w.store(w.states)
+	w.table.states = append(w.table.states, s)
+	w.states, w.stated = w.states[:0], 0
+	return err
 }
 
 // entry adds an entry.
@@ -87,12 +85,15 @@ func (w *writer) flush() error {
 	return err
 }
 
-// finish writes the rest, once the table is complete but for the entries.
+// finish writes the rest, once the table is complete but for the entries and the states.
 func (w *writer) finish() error {
 	if err := w.flush(); err != nil {
 		return err
 	}
-	if err := w.table.check(w.off, int64(w.table.entries)); err != nil {
+	if err := w.flushStates(); err != nil {
+		return err
+	}
+	if err := w.table.check(w.off); err != nil {
 		return err
 	}
 	b := w.table.appendTo(nil)
@@ -100,34 +101,4 @@ func (w *writer) finish() error {
 		return err
 	}
 	return w.write(trailer(b))
-}
-
-// appendState encodes what a decoder must know at a checkpoint within a member.
-func appendState(b []byte, c *inflate.Checkpoint) ([]byte, error) {
-	if len(c.Block) > math.MaxUint16 || len(c.Window) > inflate.WindowSize {
-		return nil, errState
-	}
-	b = append(b, c.BlockBit)
-	b = binary.LittleEndian.AppendUint16(b, uint16(len(c.Block)))
-	b = append(b, c.Block...)
-	return append(b, c.Window...), nil
-}
-
-var errState = errors.New("malformed checkpoint")
-
-// parseState decodes what appendState encoded. The checkpoint shares b's memory.
-func parseState(b []byte, c *inflate.Checkpoint) error {
-	if len(b) < 3 || b[0] > 7 {
-		return errState
-	}
-	n := int(binary.LittleEndian.Uint16(b[1:]))
-	if n > len(b)-3 || len(b)-3-n > inflate.WindowSize || n == 0 && b[0] != 0 {
-		return errState
-	}
-	c.BlockBit = b[0]
-	if n > 0 {
-		c.Block = b[3 : 3+n]
-	}
-	c.Window = b[3+n:]
-	return nil
 }
