@@ -126,8 +126,8 @@ func benchmarkSize(b *testing.B, path string) {
 	check(b, err)
 	table := mustOpen(b, x.Bytes()).t
 	var windows, entries int
-	for i := range table.spans {
-		windows += int(table.spans[i].state.len)
+	for i := range table.states {
+		windows += int(table.states[i].len)
 	}
 	for i := range table.pieces {
 		entries += int(table.pieces[i].len)
