@@ -1,9 +1,9 @@
 package index
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"imgfs/index/inflate"
 )
@@ -17,39 +17,83 @@ const (
 	maxStates = statesStored * (maxHeader + 3*inflate.WindowSize + 16)
 )
 
+// maxGap is how many bytes between two used runs of a window are taken for used: two numbers cost as much.
+const maxGap = 2
+
 // appendState encodes what a decoder must know at a checkpoint within a member.
 func appendState(b []byte, c *inflate.Checkpoint) ([]byte, error) {
 	if len(c.Block) > maxHeader || len(c.Window) > inflate.WindowSize {
 		return nil, errState
 	}
 	b = append(b, c.BlockBit)
-	b = binary.AppendUvarint(b, uint64(len(c.Block)))
+	b = appendNumbers(b, int64(len(c.Block)))
 	b = append(b, c.Block...)
-	b = binary.AppendUvarint(b, uint64(len(c.Window)))
-	return append(b, c.Window...), nil
+	runs := joined(c.Used)
+	b = appendNumbers(b, int64(len(c.Window)), int64(len(runs)))
+	end := 0
+	for _, r := range runs {
+		b = appendNumbers(b, int64(r.Off-end), int64(r.Len))
+		end = r.Off + r.Len
+	}
+	for _, r := range runs {
+		b = append(b, c.Window[r.Off:r.Off+r.Len]...)
+	}
+	return b, nil
+}
+
+// joined makes one of runs that are near each other.
+func joined(used []inflate.Run) []inflate.Run {
+	var runs []inflate.Run
+	for _, r := range used {
+		if n := len(runs) - 1; n >= 0 && r.Off-(runs[n].Off+runs[n].Len) <= maxGap {
+			runs[n].Len = r.Off + r.Len - runs[n].Off
+			continue
+		}
+		runs = append(runs, r)
+	}
+	return runs
 }
 
 var errState = errors.New("malformed checkpoint")
 
-// parseState decodes what appendState encoded. The checkpoint shares the decoder's memory.
-func parseState(d *decoder, c *inflate.Checkpoint) {
+// parseState decodes what appendState encoded. The checkpoint has its window in the memory given, and shares the
+// decoder's.
+func parseState(d *decoder, c *inflate.Checkpoint, window *[inflate.WindowSize]byte) {
 	bit := d.take(1)
 	block := d.take(int(d.number(maxHeader)))
-	window := d.take(int(d.number(inflate.WindowSize)))
+	c.Window = window[:d.number(inflate.WindowSize)]
+	runs := *d
+	n := d.length(2)
+	for range n { // where the bytes are is known after all numbers
+		d.number(inflate.WindowSize)
+		d.number(inflate.WindowSize)
+	}
+	runs.length(2)
+	clear(c.Window)
+	end := 0
+	for range n {
+		end += int(runs.number(inflate.WindowSize))
+		length := int(runs.number(inflate.WindowSize))
+		if d.err == nil && end+length > len(c.Window) {
+			d.err = errState
+		}
+		if b := d.take(length); b != nil {
+			end += copy(c.Window[end:], b)
+		}
+	}
+	if d.err == nil && (bit[0] > 7 || len(block) == 0 && bit[0] != 0) {
+		d.err = errState
+	}
 	if d.err != nil {
 		return
 	}
-	if bit[0] > 7 || len(block) == 0 && bit[0] != 0 {
-		d.err = errState
-		return
-	}
-	*c = inflate.Checkpoint{In: c.In, Out: c.Out, BlockBit: bit[0], Window: window}
+	c.BlockBit, c.Block = bit[0], nil
 	if len(block) > 0 {
 		c.Block = block
 	}
 }
 
-// checkpoint is where a span starts. It may be in buf's memory, which is returned, perhaps grown.
+// checkpoint is where a span starts. It is in buf's memory, which is returned, perhaps grown.
 func (x *Index) checkpoint(span int, buf []byte) (c inflate.Checkpoint, _ []byte, err error) {
 	s := &x.t.spans[span]
 	c = inflate.Checkpoint{In: s.in, Out: s.out, Member: s.place != inMember}
@@ -60,8 +104,10 @@ func (x *Index) checkpoint(span int, buf []byte) (c inflate.Checkpoint, _ []byte
 		return c, buf, err
 	}
 	d := decoder{b: buf}
+	buf = slices.Grow(buf, inflate.WindowSize)
+	window := (*[inflate.WindowSize]byte)(buf[len(buf):][:inflate.WindowSize])
 	for range s.state%statesStored + 1 {
-		parseState(&d, &c)
+		parseState(&d, &c, window)
 	}
 	if d.err != nil {
 		return c, buf, fmt.Errorf("%w: state of span %d: %w", ErrDamaged, span, d.err)

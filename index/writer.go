@@ -9,16 +9,17 @@ import (
 
 // A writer writes an index as its parts come, and keeps the table for the end.
 type writer struct {
-	w       io.Writer
-	off     int64
-	zip     *zstd.Encoder
-	buf     []byte // for compressed data
-	table   table
-	piece   []byte // entries that haven't been written
-	count   uint32 // of them
-	context context
-	states  []byte // that haven't been written
-	stated  int    // how many
+	w         io.Writer
+	off       int64
+	zip       *zstd.Encoder // for entries
+	zipStates *zstd.Encoder // for states
+	buf       []byte        // for compressed data
+	table     table
+	piece     []byte // entries that haven't been written
+	count     uint32 // of them
+	context   context
+	states    []byte // that haven't been written
+	stated    int    // how many
 }
 
 func newWriter(w io.Writer, format Format) (*writer, error) {
@@ -26,7 +27,11 @@ func newWriter(w io.Writer, format Format) (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	x := &writer{w: w, zip: zip, table: table{format: format}}
+	states, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false), zstd.WithEncoderLevel(zstd.SpeedBetterCompression))
+	if err != nil {
+		return nil, err
+	}
+	x := &writer{w: w, zip: zip, zipStates: states, table: table{format: format}}
 	return x, x.write(head())
 }
 
@@ -37,8 +42,8 @@ func (w *writer) write(b []byte) error {
 }
 
 // store compresses data and writes it.
-func (w *writer) store(raw []byte) (stored, error) {
-	w.buf = w.zip.EncodeAll(raw, w.buf[:0])
+func (w *writer) store(zip *zstd.Encoder, raw []byte) (stored, error) {
+	w.buf = zip.EncodeAll(raw, w.buf[:0])
 	s := stored{off: w.off, len: uint32(len(w.buf)), raw: uint32(len(raw)), sum: sha256.Sum256(w.buf)}
 	return s, w.write(w.buf)
 }
@@ -57,7 +62,7 @@ func (w *writer) flushStates() error {
 	if w.stated == 0 {
 		return nil
 	}
-	s, err := w.store(w.states)
+	s, err := w.store(w.zipStates, w.states)
 	w.table.states = append(w.table.states, s)
 	w.states, w.stated = w.states[:0], 0
 	return err
@@ -79,7 +84,7 @@ func (w *writer) flush() error {
 	if w.count == 0 {
 		return nil
 	}
-	s, err := w.store(w.piece)
+	s, err := w.store(w.zip, w.piece)
 	w.table.pieces = append(w.table.pieces, piece{s, w.count})
 	w.piece, w.count, w.context = w.piece[:0], 0, context{}
 	return err
