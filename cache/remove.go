@@ -165,12 +165,16 @@ func (c *Cache) reach(d digest.Digest, seen map[digest.Digest]bool) {
 		var m struct {
 			Manifests, Layers []descriptor
 			Config            descriptor
+			FSLayers          []struct{ BlobSum digest.Digest } // of Docker's schema 1
 		}
 		if json.Unmarshal(b, &m) != nil {
 			continue
 		}
 		for _, next := range append(append(m.Manifests, m.Layers...), m.Config) {
 			queue = append(queue, next.Digest)
+		}
+		for _, next := range m.FSLayers {
+			queue = append(queue, next.BlobSum)
 		}
 	}
 }

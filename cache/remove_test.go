@@ -157,6 +157,23 @@ func TestRemoveOfWhatIsNotThere(t *testing.T) {
 	}
 }
 
+func TestRemoveReachesTheLayersOfSchema1(t *testing.T) {
+	h := newHouse(t)
+	d := digest.FromString("base")
+	tmp, err := h.Create(Indexes, d)
+	must(t, err)
+	write(t, tmp, []byte("base"))
+	must(t, tmp.Commit())
+	text := fmt.Sprintf(`{"schemaVersion": 1, "fsLayers": [{"blobSum": %q}]}`, d)
+	must(t, h.PutDocument(digest.FromString(text), []byte(text)))
+	must(t, h.PutRef(Ref{Name: "old", Digest: digest.FromString(text)}))
+	r, err := h.Remove(Selection{Ref: "old"})
+	must(t, err)
+	if got := names(t, r.Removed); got != "d:manifest i:base r:old" {
+		t.Errorf("removed %s", got)
+	}
+}
+
 func TestRemoveLeavesWhatADocumentWithoutARefReaches(t *testing.T) {
 	h := twoImages(t)
 	_, err := h.Remove(Selection{Ref: "b", Kinds: []Kind{Refs}})

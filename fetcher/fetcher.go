@@ -54,6 +54,9 @@ type Store interface {
 	// wrapping fs.ErrNotExist when it was told nothing.
 	TagDigest(ref string) (digest.Digest, error)
 	PutTag(ref string, d digest.Digest, mediaType string) error
+	// BlobSize returns the size in bytes of a layer's blob; an error wrapping
+	// fs.ErrNotExist when it is not known.
+	BlobSize(d digest.Digest) (int64, error)
 }
 
 // An Image is what a reference resolves to for one platform. Everything in it
@@ -63,8 +66,8 @@ type Image struct {
 	Digest         digest.Digest // what the reference names: an index or the manifest itself
 	ManifestDigest digest.Digest
 	MediaType      string // of the manifest
-	Manifest       []byte // byte for byte
-	Config         []byte // byte for byte
+	Manifest       []byte // byte for byte; of schema 1 without signatures, which are not part of what has the digest
+	Config         []byte // byte for byte; of schema 1, and a tar, one that has been made
 	ConfigDigest   digest.Digest
 	Platform       v1.Platform
 	Layers         []Layer // bottom first
@@ -77,7 +80,7 @@ type Layer struct {
 	Digest    digest.Digest
 	MediaType string
 	Size      int64         // bytes of the blob
-	DiffID    digest.Digest // digest of the tar inside
+	DiffID    digest.Digest // digest of the tar inside; "" where it is not known (schema 1)
 }
 
 // Stats count what went over the network.
@@ -165,7 +168,7 @@ func (f *Fetcher) prepare() (err error) {
 // Resolve finds the image that ref names for the platform of the options,
 // and checks its documents. A tag is resolved once, here; what Store has is
 // not fetched. Errors wrap ErrNotFound, ErrUnauthorized, ErrMismatch,
-// ErrMalformed, ErrOffline, or errors.ErrUnsupported for artifacts and schema 1.
+// ErrMalformed, ErrOffline, or errors.ErrUnsupported, for artifacts among others.
 func (f *Fetcher) Resolve(ctx context.Context, ref Reference) (*Image, error) {
 	ref, src, err := f.source(ctx, ref)
 	if err != nil {

@@ -20,6 +20,8 @@ type memory struct {
 	mu   sync.Mutex
 	docs map[digest.Digest][]byte
 	tags map[string]digest.Digest
+
+	sizes map[digest.Digest]int64
 }
 
 func newMemory() *memory {
@@ -56,6 +58,15 @@ func (m *memory) PutTag(ref string, d digest.Digest, _ string) error {
 	defer m.mu.Unlock()
 	m.tags[ref] = d
 	return nil
+}
+
+func (m *memory) BlobSize(d digest.Digest) (int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if size, ok := m.sizes[d]; ok {
+		return size, nil
+	}
+	return 0, fmt.Errorf("%s: %w", d, fs.ErrNotExist)
 }
 
 // A clock goes on when somebody sleeps, and only then.

@@ -19,7 +19,6 @@ const (
 )
 
 // acceptManifests is what a registry is told we understand, the best first.
-// Schema 1 is among it because a registry that has nothing else should say so.
 var acceptManifests = strings.Join([]string{
 	v1.MediaTypeImageIndex, v1.MediaTypeImageManifest, dockerIndex, dockerManifest, dockerSchema1Signed, dockerSchema1,
 }, ", ")
@@ -31,7 +30,7 @@ const (
 	maxLayoutFile = 4 << 10 // the file oci-layout holds a version, and no more
 )
 
-// A manifest is an image manifest or an index, of either dialect.
+// A manifest is an image manifest or an index, of either dialect, or one of schema 1.
 type manifest struct {
 	SchemaVersion int             `json:"schemaVersion"`
 	MediaType     string          `json:"mediaType"`
@@ -40,6 +39,8 @@ type manifest struct {
 	Layers        []v1.Descriptor `json:"layers"`
 	Manifests     []v1.Descriptor `json:"manifests"`
 	FSLayers      json.RawMessage `json:"fsLayers"`
+
+	schema1 *schema1 // nil for other manifests
 }
 
 func (m *manifest) isIndex() bool { return m.Manifests != nil }
@@ -48,7 +49,7 @@ func isIndexType(mediaType string) bool {
 	return mediaType == v1.MediaTypeImageIndex || mediaType == dockerIndex
 }
 
-// parseManifest parses an image manifest or an index, and sets its media
+// parseManifest parses a manifest, and sets its media
 // type where it does not say it. What could be read as both is refused: two
 // programs would see two different images under one digest (CVE-2021-41190).
 func parseManifest(what string, b []byte) (*manifest, error) {
@@ -56,11 +57,13 @@ func parseManifest(what string, b []byte) (*manifest, error) {
 	if err := json.Unmarshal(b, &m); err != nil {
 		return nil, errorf(ErrMalformed, "manifest of %s is not valid: %s", what, printable(err.Error()))
 	}
-	if m.SchemaVersion == 1 || m.FSLayers != nil {
-		return nil, unsupported("%s has a manifest of Docker's schema 1, which is not supported; "+
-			"copying the image with a current tool (skopeo copy --format v2s2) makes a manifest that is", what)
-	}
 	image := m.Config != nil || m.Layers != nil
+	if m.SchemaVersion == 1 && !image && !m.isIndex() {
+		return parseSchema1(what, b)
+	}
+	if m.FSLayers != nil {
+		return nil, errorf(ErrMalformed, "manifest of %s is of schema 1 and of another one", what)
+	}
 	if image == m.isIndex() {
 		return nil, errorf(ErrMalformed, "manifest of %s is neither just an image nor just an index", what)
 	}

@@ -208,6 +208,9 @@ func (r *resolver) loadConfig(ctx context.Context, c *candidate) error {
 	if c.manifest.isIndex() {
 		return errorf(ErrMalformed, "%s: %s is said to be an image, and is an index", r.ref.Name(), c.digest)
 	}
+	if c.manifest.schema1 != nil {
+		return r.convert(ctx, c)
+	}
 	if err := c.manifest.check(r.ref.Name()); err != nil {
 		return err
 	}
@@ -236,6 +239,9 @@ func (r *resolver) sizeMismatch(d digest.Digest, want int64, got int) error {
 
 func (r *resolver) image(c *candidate) (*Image, error) {
 	diffIDs := c.parsed.RootFS.DiffIDs
+	if c.manifest.schema1 != nil {
+		diffIDs = make([]digest.Digest, len(c.manifest.Layers)) // not known
+	}
 	if len(diffIDs) != len(c.manifest.Layers) {
 		return nil, layersMismatch(r.ref, diffIDs, len(c.manifest.Layers))
 	}

@@ -218,7 +218,8 @@ func TestDocumentsThatAreRefused(t *testing.T) {
 		kind   error
 		says   string
 	}{
-		{"schema 1", testimage.Raw(testimage.DockerSchema1, []byte(`{"schemaVersion":1,"fsLayers":[],"history":[]}`)), errors.ErrUnsupported, "schema 1"},
+		{"schema 1", testimage.Raw(testimage.DockerSchema1, []byte(`{"schemaVersion":1,"fsLayers":[],"history":[]}`)), ErrMalformed, "0 layers and 0 steps"},
+		{"schema 1 and an image at once", altered(func(m map[string]any) { m["schemaVersion"], m["fsLayers"] = 1, []any{} }), ErrMalformed, "schema 1"},
 		{"no JSON", testimage.Raw(v1.MediaTypeImageManifest, []byte("<html>")), ErrMalformed, "not valid"},
 		{"nothing in it", testimage.Raw(v1.MediaTypeImageManifest, []byte(`{}`)), ErrMalformed, "neither"},
 		{"image and index at once", altered(func(m map[string]any) { m["manifests"] = []any{} }), ErrMalformed, "neither"},

@@ -34,7 +34,11 @@ func (s *skopeoDir) roots(context.Context) ([]v1.Descriptor, error) {
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return nil, err
 	}
-	if s.root, err = readFile(s.files, dirManifestFile, maxManifest); err != nil {
+	b, err := readFile(s.files, dirManifestFile, maxManifest)
+	if err != nil {
+		return nil, err
+	}
+	if s.root, err = withoutSignatures(s.ref.Name(), b); err != nil {
 		return nil, err
 	}
 	s.id = digest.FromBytes(s.root)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	iofs "io/fs"
 	"runtime"
 	"sync"
 	"time"
@@ -56,6 +57,25 @@ func (s store) TagDigest(ref string) (digest.Digest, error) {
 
 func (s store) PutTag(ref string, d digest.Digest, mediaType string) error {
 	return s.PutRef(cache.Ref{Name: ref, Digest: d, MediaType: mediaType, Time: time.Now()})
+}
+
+// BlobSize is what an index or a cached blob tells.
+func (s store) BlobSize(d digest.Digest) (int64, error) {
+	f, err := s.OpenIndex(d)
+	if err != nil {
+		_, size, err := s.HasBlob(d)
+		return size, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	x, err := index.Open(f, st.Size())
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", iofs.ErrNotExist, err) // it is of no use
+	}
+	return x.Size(), nil
 }
 
 // resolve turns a reference into the image it names.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -105,6 +106,7 @@ func (s *session) inspectLayer(l fetcher.Layer) (layerInspection, error) {
 		return i, err
 	}
 	defer x.close()
+	i.DiffID = cmp.Or(i.DiffID, x.index.DiffID()) // an image of schema 1 does not say it
 	i.Index = &indexState{
 		Format: string(x.index.Format()), Entries: x.index.NumEntries(), Spans: x.index.NumSpans(),
 		TarSize: x.index.TarSize(), Size: x.size, Frames: x.index.FramesSize(),
