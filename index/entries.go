@@ -1,200 +1,95 @@
 package index
 
 import (
-	"encoding/binary"
-	"errors"
+	"fmt"
+	"io"
+	"iter"
 )
 
+// Entries are decoded some at a time, and a few times as many ahead of who wants them.
 const (
-	// pieceTarget is how many bytes of encoded entries make a piece: enough to be compressed well.
-	pieceTarget = 256 << 10
-	// maxPiece bounds a piece, decompressed: pieceTarget and one entry, whose attributes and sparse map come out of at
-	// most 1 MiB of the tar each.
-	maxPiece = 8 << 20
-	// maxPieceEntries bounds the entries of a piece.
-	maxPieceEntries = 1 << 14
-	// minEntry is the length of the shortest entry, encoded.
-	minEntry = 11
+	batchSize  = 256
+	numBatches = 4
 )
 
-// A context is what an encoded entry refers to: numbers of the entry before in the same piece.
-type context struct {
-	mtime int64
-	data  int64 // end of the last extent in the tar
+// A batch is some entries that were decoded together. Its memory is used again.
+type batch struct {
+	entries []Entry  // batchSize at most
+	extents []Extent // of those that have one that holds all: likewise
+	err     error    // what comes after them: io.EOF after the last
 }
 
-// appendEntry encodes an entry.
-func (c *context) appendEntry(b []byte, e *Entry) []byte {
-	b = append(b, e.Type)
-	b = appendString(b, e.Name)
-	b = appendString(b, e.Linkname)
-	for _, n := range [...]uint32{e.Mode, e.UID, e.GID, e.MtimeNsec} {
-		b = binary.AppendUvarint(b, uint64(n))
-	}
-	b = binary.AppendVarint(b, e.MtimeSec-c.mtime)
-	c.mtime = e.MtimeSec
-	b = binary.AppendUvarint(b, uint64(e.Size))
-	if e.isDevice() {
-		b = binary.AppendUvarint(b, uint64(e.Major))
-		b = binary.AppendUvarint(b, uint64(e.Minor))
-	}
-	b = binary.AppendUvarint(b, uint64(len(e.Xattrs)))
-	for _, x := range e.Xattrs {
-		b = appendString(b, x.Name)
-		b = appendString(b, x.Value)
-	}
-	b = binary.AppendUvarint(b, uint64(len(e.Extents)))
-	logical := int64(0)
-	for _, x := range e.Extents {
-		b = binary.AppendUvarint(b, uint64(x.Logical-logical))
-		b = binary.AppendVarint(b, x.Offset-c.data)
-		b = binary.AppendUvarint(b, uint64(x.Length))
-		logical = x.Logical + x.Length
-		c.data = x.Offset + x.Length
-	}
-	return b
+func newBatch() *batch {
+	return &batch{entries: make([]Entry, 0, batchSize), extents: make([]Extent, 0, batchSize)}
 }
 
-func appendString(b []byte, s string) []byte {
-	b = binary.AppendUvarint(b, uint64(len(s)))
-	return append(b, s...)
-}
-
-func (e *Entry) isDevice() bool { return e.Type == TypeChar || e.Type == TypeBlock }
-
-var errEntry = errors.New("malformed entry")
-
-// An entryDecoder takes entries out of s, whose memory they share. The first thing that can't be sets bad.
-type entryDecoder struct {
-	s       string
-	i       int // what is before s[i] has been taken
-	tarSize int64
-	context context
-	extents []Extent // room for the next ones
-	bad     bool
-}
-
-// entries decodes a whole piece.
-func (d *entryDecoder) entries(count uint32) ([]Entry, error) {
-	list := make([]Entry, count)
-	for i := range list {
-		if d.entry(&list[i]); d.bad {
-			return nil, errEntry
+// Entries gives the tar's entries in order, or an error, after which there is nothing more. It wraps ErrDamaged, or
+// what the file failed with. An Entry, with its lists, is valid until the next one is asked for. Its strings stay as they
+// are, but those of many entries share memory: who keeps a few of them copies those.
+//
+// The entries are decoded ahead in a goroutine, which ends with the iteration.
+func (x *Index) Entries() iter.Seq2[*Entry, error] {
+	return func(yield func(*Entry, error) bool) {
+		full, free := make(chan *batch, numBatches), make(chan *batch, numBatches)
+		for range numBatches {
+			free <- newBatch()
+		}
+		go func() {
+			defer close(full)
+			r := entryReader{index: x, pieces: x.t.pieces}
+			for b := range free {
+				b.err = r.fill(b)
+				if full <- b; b.err != nil {
+					return
+				}
+			}
+		}()
+		defer func() {
+			close(free)
+			for range full { // until nothing reads the file any more
+			}
+		}()
+		for b := range full {
+			for i := range b.entries {
+				if !yield(&b.entries[i], nil) {
+					return
+				}
+			}
+			if b.err != nil {
+				if b.err != io.EOF {
+					yield(nil, b.err)
+				}
+				return
+			}
+			free <- b
 		}
 	}
-	if d.i < len(d.s) {
-		return nil, errEntry
-	}
-	return list, nil
 }
 
-func (d *entryDecoder) entry(e *Entry) {
-	if d.i == len(d.s) {
-		d.bad = true
-		return
-	}
-	e.Type = d.s[d.i]
-	d.i++
-	e.Name = d.string(MaxName)
-	e.Linkname = d.string(MaxName)
-	e.Mode = uint32(d.uint(0o7777))
-	e.UID = uint32(d.uint(MaxID))
-	e.GID = uint32(d.uint(MaxID))
-	e.MtimeNsec = uint32(d.uint(1e9 - 1))
-	e.MtimeSec = d.context.mtime + d.int()
-	d.context.mtime = e.MtimeSec
-	e.Size = int64(d.uint(1<<63 - 1))
-	if e.isDevice() {
-		e.Major = uint32(d.uint(1<<32 - 1))
-		e.Minor = uint32(d.uint(1<<32 - 1))
-	}
-	d.xattrs(e)
-	d.extentsOf(e)
+// An entryReader decodes an index's pieces in turn.
+type entryReader struct {
+	index  *Index
+	pieces []piece // that are left
+	raw    []byte  // the present one
+	d      pieceDecoder
 }
 
-func (d *entryDecoder) xattrs(e *Entry) {
-	for n := d.uint(uint64(len(d.s) - d.i)); n > 0 && !d.bad; n-- {
-		x := Xattr{d.string(maxXattrName), d.string(maxXattrValue)}
-		if last := len(e.Xattrs) - 1; last >= 0 && e.Xattrs[last].Name >= x.Name {
-			d.bad = true
+// fill puts entries into a batch. The error, io.EOF where the last piece ends, is what comes after them.
+func (r *entryReader) fill(b *batch) (err error) {
+	b.entries, b.extents = b.entries[:0], b.extents[:0]
+	if r.d.left == 0 {
+		if len(r.pieces) == 0 {
+			return io.EOF
 		}
-		e.Xattrs = append(e.Xattrs, x)
-	}
-}
-
-func (d *entryDecoder) extentsOf(e *Entry) {
-	n := int(d.uint(uint64(len(d.s)-d.i) / 3))
-	if n == 0 {
-		return
-	}
-	if n > len(d.extents) {
-		d.extents = make([]Extent, max(n, 1024))
-	}
-	e.Extents, d.extents = d.extents[:n:n], d.extents[n:]
-	logical := int64(0)
-	for i := range e.Extents {
-		gap := int64(d.uint(uint64(e.Size - logical)))
-		offset := d.context.data + d.int()
-		length := int64(d.uint(uint64(e.Size - logical - gap)))
-		if d.bad || length == 0 || offset < 0 || offset > d.tarSize-length {
-			d.bad = true
-			return
+		p := &r.pieces[0]
+		if r.raw, err = r.index.load(&p.stored, r.raw); err != nil {
+			return err
 		}
-		e.Extents[i] = Extent{logical + gap, offset, length}
-		logical += gap + length
-		d.context.data = offset + length
+		r.pieces = r.pieces[1:]
+		r.d.start(r.raw, p.count, r.index.t.tarSize)
 	}
-}
-
-// uint takes a number up to max, in its shortest form.
-func (d *entryDecoder) uint(max uint64) uint64 {
-	x := uint64(0)
-	if d.i < len(d.s) && d.s[d.i] < 0x80 { // nearly always
-		x = uint64(d.s[d.i])
-		d.i++
-	} else {
-		x = d.longUint()
+	if err := r.d.fill(b); err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	if x > max {
-		d.bad = true
-	}
-	if d.bad {
-		return 0
-	}
-	return x
-}
-
-// longUint takes a number of several bytes.
-func (d *entryDecoder) longUint() (x uint64) {
-	for n, rest := 0, d.s[d.i:]; n < len(rest) && n < binary.MaxVarintLen64; n++ {
-		c := rest[n]
-		x |= uint64(c&0x7f) << (7 * n)
-		if c >= 0x80 {
-			continue
-		}
-		d.i += n + 1
-		if c == 0 || n == binary.MaxVarintLen64-1 && c > 1 {
-			break // not the shortest form, or over 64 bits
-		}
-		return x
-	}
-	d.bad = true
-	return 0
-}
-
-// int takes a signed number: zigzag, as encoding/binary's Varint.
-func (d *entryDecoder) int() int64 {
-	x := d.uint(1<<64 - 1)
-	return int64(x>>1) ^ -int64(x&1)
-}
-
-func (d *entryDecoder) string(max uint64) string {
-	n := d.uint(max)
-	if n > uint64(len(d.s)-d.i) {
-		d.bad = true
-		return ""
-	}
-	s := d.s[d.i:][:n]
-	d.i += int(n)
-	return s
+	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -98,6 +99,7 @@ func entriesOf(x *Index) ([]Entry, error) {
 			return list, err
 		}
 		list = append(list, *e)
+		list[len(list)-1].Extents = slices.Clone(e.Extents)
 	}
 	return list, nil
 }

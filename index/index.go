@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
@@ -92,34 +91,6 @@ func (x *Index) NumEntries() int { return x.t.entries }
 
 // NumSpans is the number of spans.
 func (x *Index) NumSpans() int { return len(x.t.spans) }
-
-// Entries gives the tar's entries in order, or an error, after which there is nothing more. It wraps ErrDamaged, or
-// what the file failed with. The index keeps none of them. Entries that come near each other share memory: who keeps
-// a few of many copies them.
-func (x *Index) Entries() iter.Seq2[*Entry, error] {
-	return func(yield func(*Entry, error) bool) {
-		var buf []byte
-		for i := range x.t.pieces {
-			p := &x.t.pieces[i]
-			var err error
-			if buf, err = x.load(&p.stored, buf); err != nil {
-				yield(nil, err)
-				return
-			}
-			d := entryDecoder{s: string(buf), tarSize: x.t.tarSize}
-			list, err := d.entries(p.count)
-			if err != nil {
-				yield(nil, fmt.Errorf("%w: %w", ErrDamaged, err))
-				return
-			}
-			for i := range list {
-				if !yield(&list[i], nil) {
-					return
-				}
-			}
-		}
-	}
-}
 
 // unzip is shared by all indexes: DecodeAll is safe for concurrent use, and starts no goroutines.
 var unzip = sync.OnceValues(func() (*zstd.Decoder, error) {

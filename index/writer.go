@@ -9,29 +9,22 @@ import (
 
 // A writer writes an index as its parts come, and keeps the table for the end.
 type writer struct {
-	w         io.Writer
-	off       int64
-	zip       *zstd.Encoder // for entries
-	zipStates *zstd.Encoder // for states
-	buf       []byte        // for compressed data
-	table     table
-	piece     []byte // entries that haven't been written
-	count     uint32 // of them
-	context   context
-	states    []byte // that haven't been written
-	stated    int    // how many
+	w       io.Writer
+	off     int64
+	zip     *zstd.Encoder
+	buf     []byte // for compressed data
+	table   table
+	entries *pieceEncoder // those that haven't been written
+	states  []byte        // that haven't been written
+	stated  int           // how many
 }
 
 func newWriter(w io.Writer, format Format) (*writer, error) {
-	zip, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false))
+	zip, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false), zstd.WithEncoderLevel(zstd.SpeedBetterCompression))
 	if err != nil {
 		return nil, err
 	}
-	states, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false), zstd.WithEncoderLevel(zstd.SpeedBetterCompression))
-	if err != nil {
-		return nil, err
-	}
-	x := &writer{w: w, zip: zip, zipStates: states, table: table{format: format}}
+	x := &writer{w: w, zip: zip, table: table{format: format}, entries: newPieceEncoder()}
 	return x, x.write(head())
 }
 
@@ -41,10 +34,15 @@ func (w *writer) write(b []byte) error {
 	return err
 }
 
-// store compresses data and writes it.
-func (w *writer) store(zip *zstd.Encoder, raw []byte) (stored, error) {
-	w.buf = zip.EncodeAll(raw, w.buf[:0])
-	s := stored{off: w.off, len: uint32(len(w.buf)), raw: uint32(len(raw)), sum: sha256.Sum256(w.buf)}
+// store compresses data, each part by itself, and writes it.
+func (w *writer) store(parts ...[]byte) (stored, error) {
+	w.buf = w.buf[:0]
+	raw := 0
+	for _, p := range parts {
+		w.buf = w.zip.EncodeAll(p, w.buf)
+		raw += len(p)
+	}
+	s := stored{off: w.off, len: uint32(len(w.buf)), raw: uint32(raw), sum: sha256.Sum256(w.buf)}
 	return s, w.write(w.buf)
 }
 
@@ -62,7 +60,7 @@ func (w *writer) flushStates() error {
 	if w.stated == 0 {
 		return nil
 	}
-	s, err := w.store(w.zipStates, w.states)
+	s, err := w.store(w.states)
 	w.table.states = append(w.table.states, s)
 	w.states, w.stated = w.states[:0], 0
 	return err
@@ -70,10 +68,9 @@ func (w *writer) flushStates() error {
 
 // entry adds an entry.
 func (w *writer) entry(e *Entry) error {
-	w.piece = w.context.appendEntry(w.piece, e)
-	w.count++
+	w.entries.add(e)
 	w.table.entries++
-	if len(w.piece) < pieceTarget && w.count < maxPieceEntries {
+	if !w.entries.full() {
 		return nil
 	}
 	return w.flush()
@@ -81,12 +78,12 @@ func (w *writer) entry(e *Entry) error {
 
 // flush writes a piece.
 func (w *writer) flush() error {
-	if w.count == 0 {
+	if w.entries.count == 0 {
 		return nil
 	}
-	s, err := w.store(w.zip, w.piece)
-	w.table.pieces = append(w.table.pieces, piece{s, w.count})
-	w.piece, w.count, w.context = w.piece[:0], 0, context{}
+	parts, count := w.entries.take()
+	s, err := w.store(parts...)
+	w.table.pieces = append(w.table.pieces, piece{s, count})
 	return err
 }
 

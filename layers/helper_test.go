@@ -60,7 +60,9 @@ func indexedOne(t testing.TB, tar []byte) layerIn {
 		if err != nil {
 			t.Fatalf("entries of a layer: %v", err)
 		}
-		l.entries = append(l.entries, e)
+		own := *e
+		own.Extents = slices.Clone(e.Extents)
+		l.entries = append(l.entries, &own)
 	}
 	return l
 }
