@@ -148,7 +148,9 @@ func BenchmarkEntries(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		for _, err := range x.Entries() {
-			check(b, err)
+			if err != nil { // check takes as long as an entry does
+				b.Fatal(err)
+			}
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(x.NumEntries()), "ns/entry")
