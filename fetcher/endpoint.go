@@ -38,12 +38,14 @@ type endpoint struct {
 
 // An endpointConfig is what is special about an endpoint.
 type endpointConfig struct {
-	scheme   string      // "": HTTPS, and where that is allowed plain HTTP as well
-	root     string      // path of the API; "" means /v2
-	query    string      // goes to its own origin with each request
-	header   http.Header // likewise
-	insecure bool        // any certificate is good, and plain HTTP
-	mirror   bool        // credentials of the command line are not for it
+	scheme      string        // "": HTTPS, and where that is allowed plain HTTP as well
+	root        string        // path of the API; "" means /v2
+	query       string        // goes to its own origin with each request
+	header      http.Header   // likewise
+	insecure    bool          // any certificate is good, and plain HTTP
+	skipVerify  bool          // any certificate is good
+	dialTimeout time.Duration // 0 is what all have
+	mirror      bool          // credentials of the command line are not for it
 }
 
 // newEndpoint returns the endpoint of that name; config is what TLS takes there.
@@ -52,13 +54,12 @@ func (f *Fetcher) newEndpoint(name string, c endpointConfig, config *tls.Config)
 	if e.root == "" {
 		e.root = "/v2"
 	}
-	if c.insecure {
-		config = config.Clone()
-		config.InsecureSkipVerify = true
-	}
+	config = config.Clone()
+	config.InsecureSkipVerify = c.insecure || c.skipVerify
 	foreign := config.Clone()
 	foreign.Certificates = nil
-	e.own, e.foreign = f.newTransport(config, c.insecure), f.newTransport(foreign, c.insecure)
+	plain := c.insecure || c.scheme == "http"
+	e.own, e.foreign = f.newTransport(config, plain, c.dialTimeout), f.newTransport(foreign, plain, c.dialTimeout)
 	return e
 }
 

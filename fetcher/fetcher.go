@@ -20,13 +20,22 @@ import (
 type Options struct {
 	// Platform is os/arch[/variant]; "" means the host's.
 	Platform string
-	// Creds are USER:PASSWORD, for every registry asked.
+	// Creds are USER:PASSWORD, for every registry asked, but not for mirrors.
 	Creds string
 	// Authfile is a credentials file in docker's or podman's format. It has to exist.
 	Authfile string
 	// CertDir holds *.crt (authorities) and NAME.cert with NAME.key (client
-	// certificates), as a directory of docker's certs.d does.
+	// certificates), as a directory of docker's certs.d does; "" means that of
+	// the registry in docker's or podman's certs.d.
 	CertDir string
+	// RegistriesConf is a file of containers-registries.conf(5), version 2, with
+	// mirrors, locations and blocks; "" means CONTAINERS_REGISTRIES_CONF, or
+	// podman's places.
+	RegistriesConf string
+	// HostsDir has a directory with a hosts.toml of containerd's for each
+	// registry that needs one; "" means containerd's places. It counts for what
+	// RegistriesConf says nothing of.
+	HostsDir string
 	// TLSVerify, set to false, accepts any certificate, and plain HTTP. nil means true.
 	TLSVerify *bool
 	// Offline forbids the network: what is not in Store is an error.
@@ -99,6 +108,7 @@ type Fetcher struct {
 	traffic  traffic
 
 	authFiles []authFile // where credentials are looked for
+	paths     paths
 
 	// Replaced by tests, before the first use.
 	timeout time.Duration // how long a request is waited for without progress; see retrier
@@ -108,9 +118,10 @@ type Fetcher struct {
 	dial    func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	// mu protects the following.
-	mu        sync.Mutex
-	endpoints map[string]*endpoint
-	sessions  map[sessionKey]*session
+	mu         sync.Mutex
+	endpoints  map[string]*endpoint
+	sessions   map[sessionKey]*session
+	registries []registryConf // nil before they are read
 }
 
 // New returns a Fetcher; nil means the zero Options. It reads CertDir, looks
@@ -161,7 +172,16 @@ func (f *Fetcher) prepare() (err error) {
 	if f.authFiles, err = authFiles(f.opts.Authfile); err != nil {
 		return err
 	}
-	_, err = tlsConfig(f.opts.CertDir)
+	if f.paths, err = findPaths(&f.opts, "/etc"); err != nil {
+		return err
+	}
+	if f.opts.CertDir == "" {
+		return nil
+	}
+	files, err := f.certs("", false)
+	if err == nil {
+		_, err = files.load()
+	}
 	return err
 }
 

@@ -109,6 +109,9 @@ func newFetcher(t testing.TB, o Options) (*Fetcher, *clock) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if f.paths, err = findPaths(&o, t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
 	c := &clock{time: time.Unix(1e9, 0)}
 	f.now, f.sleep = c.now, c.sleep
 	return f, c
@@ -120,6 +123,7 @@ func isolate(t testing.TB) {
 		t.Setenv(env, t.TempDir())
 	}
 	t.Setenv("REGISTRY_AUTH_FILE", "")
+	t.Setenv("CONTAINERS_REGISTRIES_CONF", "")
 }
 
 func startRegistry(t testing.TB) *testimage.Registry {

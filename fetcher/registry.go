@@ -38,7 +38,7 @@ func (s *registrySource) resolveTag(ctx context.Context) (digest.Digest, error) 
 	if s.f.opts.Offline {
 		return s.rememberedTag()
 	}
-	err := s.try(ctx, s.ref.Name(), func(at *session, retry *retrier) error { return s.resolveAt(ctx, at, retry) })
+	err := s.try(ctx, s.ref.Name(), true, func(at *session, retry *retrier) error { return s.resolveAt(ctx, at, retry) })
 	return s.digest, err
 }
 
@@ -122,7 +122,7 @@ func (s *registrySource) document(ctx context.Context, what, kind string, d dige
 		return nil, errorf(ErrOffline, "%s is not in the cache, and offline it cannot be fetched", whole)
 	}
 	var b []byte
-	err := s.try(ctx, whole, func(at *session, retry *retrier) (err error) {
+	err := s.try(ctx, whole, false, func(at *session, retry *retrier) (err error) {
 		if b, _, err = at.document(ctx, retry, kind, d.String(), limit); err != nil {
 			return err
 		}

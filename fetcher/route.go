@@ -3,6 +3,8 @@ package fetcher
 import (
 	"context"
 	"errors"
+	"fmt"
+	"path/filepath"
 	"strings"
 	"time"
 )
@@ -14,29 +16,132 @@ type route []*session
 // mirrorRest is how long a mirror that has failed is left alone.
 const mirrorRest = 5 * time.Minute
 
-// route returns where the image of a docker reference may be had from.
+// route returns where the image of a docker reference may be had from: what
+// registries.conf says of it, or else hosts.toml, or else its registry.
 func (f *Fetcher) route(ref Reference) (route, error) {
-	domain, path, _ := strings.Cut(ref.repository, "/")
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	e, err := f.endpoint(domain)
+	if f.registries == nil {
+		all, err := f.paths.loadRegistries()
+		if err != nil {
+			return nil, err
+		}
+		f.registries = append([]registryConf{}, all...)
+	}
+	if r := findRegistry(f.registries, ref.Name()); r != nil {
+		return f.routeOfRegistry(r, ref)
+	}
+	domain, path, _ := strings.Cut(ref.repository, "/")
+	h, err := f.paths.hostsFile(domain)
 	if err != nil {
 		return nil, err
 	}
-	return route{f.session(e, path)}, nil
+	if h != nil {
+		return f.routeOfHosts(h, domain, path)
+	}
+	s, err := f.namedSession(ref, endpointConfig{})
+	return route{s}, err
 }
 
-// endpoint returns the registry of that name. The caller holds f.mu.
-func (f *Fetcher) endpoint(name string) (*endpoint, error) {
-	if e := f.endpoints[name]; e != nil {
-		return e, nil
+func (f *Fetcher) routeOfRegistry(r *registryConf, ref Reference) (route, error) {
+	if r.Blocked {
+		return nil, fmt.Errorf("%s is blocked: %s says so of %s", ref.Name(), r.file, r.Prefix)
 	}
-	config, err := tlsConfig(f.opts.CertDir)
+	var all route
+	for _, m := range r.Mirrors {
+		if m.Pull == pullDigestOnly && ref.digest == "" || m.Pull == pullTagOnly && ref.digest != "" {
+			continue
+		}
+		at, err := r.rewrite(ref, m.Location)
+		if err != nil {
+			return nil, err
+		}
+		s, err := f.namedSession(at, endpointConfig{insecure: m.Insecure, mirror: true})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, s)
+	}
+	at, err := r.rewrite(ref, r.Location)
 	if err != nil {
 		return nil, err
 	}
-	e := f.newEndpoint(name, endpointConfig{insecure: f.insecure}, config)
-	f.endpoints[name] = e
+	host, _, _ := strings.Cut(at.repository, "/")
+	asked, _, _ := strings.Cut(ref.repository, "/")
+	moved := apiHost(host) != apiHost(asked)
+	s, err := f.namedSession(at, endpointConfig{insecure: r.Insecure, mirror: moved})
+	return append(all, s), err
+}
+
+func (f *Fetcher) routeOfHosts(h *hostsFile, registry, repo string) (route, error) {
+	var all route
+	for i := range h.hosts {
+		conf := &h.hosts[i]
+		if !conf.can("pull") {
+			continue
+		}
+		s, err := f.hostSession(h, conf, registry, repo)
+		if err != nil {
+			return nil, errorf(ErrOptions, "hosts of %s: %s: %v", registry, h.path, err)
+		}
+		all = append(all, s)
+	}
+	if len(all) == 0 {
+		return nil, errorf(ErrOptions, "hosts of %s: %s has no host to pull from", registry, h.path)
+	}
+	return all, nil
+}
+
+func (f *Fetcher) hostSession(h *hostsFile, conf *hostConf, registry, repo string) (*session, error) {
+	host, c, err := conf.place(registry)
+	if err != nil {
+		return nil, err
+	}
+	files, err := conf.certs(filepath.Dir(h.path))
+	if err == nil && conf.CA == nil && conf.Client == nil {
+		files, err = f.certs(host, c.mirror)
+	}
+	if err != nil {
+		return nil, err
+	}
+	e, err := f.endpoint(h.path+" "+conf.URL+" "+registry, host, c, files)
+	if err != nil {
+		return nil, err
+	}
+	s := f.session(e, repo)
+	s.refers = conf.can("resolve")
+	return s, nil
+}
+
+// namedSession returns the session of an endpoint without a configuration of its own.
+func (f *Fetcher) namedSession(ref Reference, c endpointConfig) (*session, error) {
+	domain, path, _ := strings.Cut(ref.repository, "/")
+	files, err := f.certs(domain, c.mirror)
+	if err != nil {
+		return nil, errorf(ErrOptions, "%s: %v", domain, err)
+	}
+	e, err := f.endpoint(fmt.Sprintf("%s %v %v", domain, c.insecure, c.mirror), domain, c, files)
+	if err != nil {
+		return nil, err
+	}
+	s := f.session(e, path)
+	s.refers = true
+	return s, nil
+}
+
+// endpoint returns the endpoint that is known by key, and makes it if there is
+// none yet. The caller holds f.mu.
+func (f *Fetcher) endpoint(key, name string, c endpointConfig, files certFiles) (*endpoint, error) {
+	if e := f.endpoints[key]; e != nil {
+		return e, nil
+	}
+	config, err := files.load()
+	if err != nil {
+		return nil, errorf(ErrOptions, "%s: %v", name, err)
+	}
+	c.insecure = c.insecure || f.insecure
+	e := f.newEndpoint(name, c, config)
+	f.endpoints[key] = e
 	return e, nil
 }
 
@@ -76,11 +181,12 @@ func (e *endpoint) fail(err error) {
 }
 
 // try runs do for one place after the other, until one has what is wanted.
-// Mirrors get one attempt each, the registry itself as many as it takes.
-func (s *registrySource) try(ctx context.Context, what string, do func(*session, *retrier) error) error {
+// Mirrors get one attempt each, the registry itself as many as it takes. What a
+// tag names is asked only of those that are trusted with it.
+func (s *registrySource) try(ctx context.Context, what string, byTag bool, do func(*session, *retrier) error) error {
 	registry := s.route[len(s.route)-1]
 	for _, mirror := range s.route[:len(s.route)-1] {
-		if !mirror.usable() {
+		if !mirror.usable() || byTag && !mirror.refers {
 			continue
 		}
 		retry := s.f.retrier(what)

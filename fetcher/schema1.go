@@ -230,7 +230,7 @@ func (s *registrySource) size(ctx context.Context, d digest.Digest) (int64, erro
 		return 0, errorf(ErrOffline, "%s is not in the cache, and offline it cannot be fetched", what)
 	}
 	var size int64
-	err := s.try(ctx, what, func(at *session, retry *retrier) (err error) {
+	err := s.try(ctx, what, false, func(at *session, retry *retrier) (err error) {
 		for {
 			if size, err = at.blobSize(ctx, retry, d); err == nil {
 				return nil

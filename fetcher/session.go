@@ -25,8 +25,9 @@ const (
 // A session is our authenticated relation to one repository at one endpoint.
 type session struct {
 	*endpoint
-	repo  string // path of the repository there
-	group singleflight.Group
+	repo   string // path of the repository there
+	refers bool   // it is trusted with what a tag names
+	group  singleflight.Group
 
 	// mu protects the following.
 	mu         sync.Mutex

@@ -3,29 +3,33 @@ package fetcher
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
-	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"time"
 )
 
 type traffic struct{ requests, bytes, retries atomic.Int64 }
 
-func (f *Fetcher) newTransport(config *tls.Config, plain bool) http.RoundTripper {
+func (f *Fetcher) newTransport(config *tls.Config, plain bool, dialTimeout time.Duration) http.RoundTripper {
+	dial := f.dial
+	if dialTimeout > 0 {
+		dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+			defer cancel()
+			return f.dial(ctx, network, addr)
+		}
+	}
 	return &meter{
 		userAgent: f.opts.UserAgent,
 		plain:     plain,
 		traffic:   &f.traffic,
 		inner: &http.Transport{
 			Proxy:                 proxy,
-			DialContext:           f.dial,
+			DialContext:           dial,
 			TLSClientConfig:       config,
 			TLSHandshakeTimeout:   10 * time.Second,
 			ForceAttemptHTTP2:     true,
@@ -85,45 +89,6 @@ func (b *meteredBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.count.Add(int64(n))
 	return n, err
-}
-
-// tlsConfig reads a directory as docker reads those in certs.d: *.crt are
-// authorities, trusted beside the system's; NAME.cert and NAME.key are a client
-// certificate.
-func tlsConfig(dir string) (*tls.Config, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if dir == "" {
-		return config, nil
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("certificates: %w", err)
-	}
-	roots, err := x509.SystemCertPool()
-	if err != nil {
-		roots = x509.NewCertPool()
-	}
-	for _, e := range entries {
-		path := filepath.Join(dir, e.Name())
-		switch filepath.Ext(e.Name()) {
-		case ".crt":
-			pem, err := os.ReadFile(path)
-			if err != nil {
-				return nil, fmt.Errorf("certificates: %w", err)
-			}
-			if !roots.AppendCertsFromPEM(pem) {
-				return nil, fmt.Errorf("certificates: %s has no certificate in it", path)
-			}
-		case ".cert":
-			pair, err := tls.LoadX509KeyPair(path, strings.TrimSuffix(path, ".cert")+".key")
-			if err != nil {
-				return nil, fmt.Errorf("client certificate %s: %w", path, err)
-			}
-			config.Certificates = append(config.Certificates, pair)
-		}
-	}
-	config.RootCAs = roots
-	return config, nil
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -16,6 +16,7 @@ import (
 type imageFlags struct {
 	cacheFlags
 	platform, authfile, creds, certDir string
+	registriesConf, hostsDir           string
 	tlsVerify, offline                 bool
 	memory                             byteSize
 }
@@ -25,7 +26,9 @@ func (f *imageFlags) add(s *pflag.FlagSet) {
 	s.StringVar(&f.platform, "platform", "", "platform of the image, os/arch[/variant] (default: this machine's)")
 	s.StringVar(&f.authfile, "authfile", "", "file with registry credentials (default: podman's and docker's files)")
 	s.StringVar(&f.creds, "creds", "", "registry credentials, USER:PASSWORD (others can see a command line: --authfile keeps them from it)")
-	s.StringVar(&f.certDir, "cert-dir", "", "directory with CA certificates (*.crt) and client certificates (*.cert, *.key)")
+	s.StringVar(&f.certDir, "cert-dir", "", "directory with CA certificates (*.crt) and client certificates (*.cert, *.key) (default: docker's and podman's certs.d)")
+	s.StringVar(&f.registriesConf, "registries-conf", "", "mirrors and locations of registries (default: $CONTAINERS_REGISTRIES_CONF, podman's registries.conf)")
+	s.StringVar(&f.hostsDir, "hosts-dir", "", "directory with HOST/hosts.toml for mirrors of registries (default: containerd's certs.d)")
 	s.BoolVar(&f.tlsVerify, "tls-verify", true, "require HTTPS with a valid certificate; --tls-verify=false also allows plain HTTP (which loopback always may)")
 	s.BoolVar(&f.offline, "offline", false, "use the cache only, no network")
 }
@@ -39,6 +42,7 @@ func (f *imageFlags) addMemory(s *pflag.FlagSet) {
 func (f *imageFlags) options(a *app, store fetcher.Store) *fetcher.Options {
 	return &fetcher.Options{
 		Platform: f.platform, Authfile: f.authfile, Creds: f.creds, CertDir: f.certDir,
+		RegistriesConf: f.registriesConf, HostsDir: f.hostsDir,
 		TLSVerify: &f.tlsVerify, Offline: f.offline, Store: store,
 		UserAgent: "imgfs/" + programVersion(), Log: a.log,
 	}

@@ -54,6 +54,7 @@ type Request struct {
 	Query         string
 	Range         string // header
 	Authorization string // header
+	User          string // of basic authentication
 	UserAgent     string // header
 	// ProxyAuthorization is a header that is for proxies, never for registries.
 	ProxyAuthorization string
@@ -163,9 +164,10 @@ func (r *Registry) ForgetRequests() {
 func (r *Registry) record(server string, req *http.Request) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	user, _, _ := req.BasicAuth()
 	r.requests = append(r.requests, Request{
 		Server: server, Method: req.Method, Path: req.URL.Path, Query: req.URL.RawQuery,
-		Range: req.Header.Get("Range"), Authorization: req.Header.Get("Authorization"), UserAgent: req.UserAgent(),
+		Range: req.Header.Get("Range"), Authorization: req.Header.Get("Authorization"), User: user, UserAgent: req.UserAgent(),
 		ProxyAuthorization: req.Header.Get("Proxy-Authorization"),
 	})
 }
