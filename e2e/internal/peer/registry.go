@@ -64,6 +64,7 @@ func writeRegistryConfig(dir string, o *RegistryOptions) (string, error) {
 log: {level: info, accesslog: {disabled: true}}
 storage: {filesystem: {rootdirectory: %q}, cache: {blobdescriptor: inmemory}}
 http: {addr: %q}
+compatibility: {schema1: {enabled: true}}
 `, filepath.Join(dir, "data"), addr)
 	if o.Auth {
 		users := filepath.Join(dir, "htpasswd")
