@@ -1,10 +1,14 @@
 package e2e
 
 import (
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/klauspost/compress/zstd"
 
 	"imgfs/e2e/internal/peer"
 	"imgfs/e2e/internal/treediff"
@@ -38,18 +42,21 @@ func TestAnImageIsTheSameFromEverySource(t *testing.T) {
 	copyTo("dir:" + at("skopeo"))
 	run("tar", "--create", "--file", at("rootfs.tar"), "--directory", dir, "--format=pax", "--xattrs", "--xattrs-include=*", "--numeric-owner", ".")
 	h.umount(t, dir)
-	for _, name := range []string{"oci.tar", "docker.tar", "rootfs.tar"} {
+	for _, name := range []string{"oci.tar", "docker.tar"} {
 		run("gzip", "-1", "--keep", at(name))
 	}
+	zstdFile(t, at("docker.tar"))
+	zstdFile(t, at("rootfs.tar"))
 	for _, ref := range []string{
 		"oci:" + at("layout") + ":v1",
 		"oci-archive:" + at("oci.tar") + ":v1",
 		"oci-archive:" + at("oci.tar.gz"),
 		"docker-archive:" + at("docker.tar") + ":debian:12",
 		"docker-archive:" + at("docker.tar.gz") + ":@0",
+		at("docker.tar.zst"),
 		"dir:" + at("skopeo"),
 		"tar:" + at("rootfs.tar"),
-		at("rootfs.tar.gz"),
+		at("rootfs.tar.zst"),
 	} {
 		t.Run(strings.ReplaceAll(ref, place+"/", ""), func(t *testing.T) {
 			dir := h.mount(t, ref, "--suid", "--dev")
@@ -62,6 +69,27 @@ func TestAnImageIsTheSameFromEverySource(t *testing.T) {
 	}
 	if after := filesBelow(t, filepath.Join(h.cache(), "blobs")); len(after) != len(blobs) {
 		t.Errorf("what is here has been copied to the cache: %v, and before %v", after, blobs)
+	}
+}
+
+// zstdFile compresses a file to one of the same name with .zst, in one frame.
+func zstdFile(t *testing.T, name string) {
+	t.Helper()
+	in, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	out, err := os.Create(name + ".zst")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := zstd.NewWriter(out, zstd.WithEncoderLevel(zstd.SpeedFastest))
+	if err == nil {
+		_, err = io.Copy(w, in)
+	}
+	if err := errors.Join(err, w.Close(), out.Close()); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -15,31 +16,52 @@ import (
 
 	"imgfs/cache"
 	"imgfs/fetcher"
+	"imgfs/index"
 )
 
 // A tarFile is a tar of the user's, read at random by its index as a layer is: a compressed archive of images, or a root
 // file system.
 type tarFile struct{ *layer }
 
-// Entries gives what is in the tar.
+// Entries gives what is in the tar. It goes on where it was when the index turns out to be damaged, and has been built anew.
 func (t tarFile) Entries() iter.Seq2[fetcher.TarEntry, error] {
 	return func(yield func(fetcher.TarEntry, error) bool) {
-		for e, err := range t.entries() {
-			if err != nil {
-				yield(fetcher.TarEntry{}, err)
-				return
+		given := 0
+		for range maxRebuilds {
+			damaged, i := false, 0
+			for e, err := range t.entries() {
+				if damaged = errors.Is(err, index.ErrDamaged); damaged {
+					break
+				}
+				if i++; err == nil && i <= given {
+					continue
+				}
+				if !yield(tarEntry(e), err) || err != nil {
+					return
+				}
+				given++
 			}
-			found := fetcher.TarEntry{Name: e.Name, Linkname: e.Linkname, Type: e.Type, Size: e.Size, Offset: -1}
-			if len(e.Extents) == 1 && e.Extents[0].Length == e.Size {
-				found.Offset = e.Extents[0].Offset
-			} else if e.Size == 0 {
-				found.Offset = 0
-			}
-			if !yield(found, nil) {
+			if !damaged {
 				return
 			}
 		}
+		yield(fetcher.TarEntry{}, index.ErrDamaged)
 	}
+}
+
+func tarEntry(e *index.Entry) fetcher.TarEntry {
+	if e == nil {
+		return fetcher.TarEntry{}
+	}
+	found := fetcher.TarEntry{Name: e.Name, Linkname: e.Linkname, Type: e.Type, Size: e.Size}
+	switch {
+	case e.Size == 0:
+	case len(e.Extents) == 1 && e.Extents[0].Length == e.Size:
+		found.Offset = e.Extents[0].Offset
+	default:
+		found.Offset = -1
+	}
+	return found
 }
 
 // Layer describes the file.
