@@ -35,7 +35,7 @@ type header struct {
 type headerReader struct {
 	code    code
 	table   [1 << lengthBits]entry
-	lengths [maxLit + maxDist]uint8
+	lengths [maxLit + maxDist + 8]uint8 // with room for a word behind the last
 }
 
 // read reads a block's header (RFC 1951, sections 3.2.3, 3.2.4 and 3.2.7), which in holds whole, or else to the end
@@ -80,10 +80,10 @@ func (h *headerReader) readDynamic(in *input, t *tables) (reason string) {
 	if reason := h.readLengthCode(in, in.take(4)+4); reason != "" {
 		return reason
 	}
-	lengths := h.lengths[:lits+dists]
-	if reason := h.readLengths(in, lengths); reason != "" {
+	if reason := h.readLengths(in, lits+dists); reason != "" {
 		return reason
 	}
+	lengths := h.lengths[:lits+dists]
 	if lengths[endSymbol] == 0 {
 		return "block without a code for its end"
 	}
@@ -112,38 +112,41 @@ func (h *headerReader) readLengthCode(in *input, n uint) (reason string) {
 // incompleteLengths is the reason for a refusal in which we follow zlib, where compress/flate is more lenient.
 const incompleteLengths = "block whose code for lengths is not complete"
 
-// readLengths reads the lengths of both codes; a run may go on from the first into the second.
-func (h *headerReader) readLengths(in *input, lengths []uint8) (reason string) {
-	for i := uint(0); i < uint(len(lengths)); {
-		e := h.table[in.peek()&(1<<lengthBits-1)]
-		in.bit += uint(e & 0xff)
-		symbol := e >> 16
-		if symbol < 16 {
-			lengths[i] = uint8(symbol)
+// readLengths reads the lengths of both codes; a run may go on from the first into the second. Runs of zeros are but
+// skipped, and a run of others is written at once, with zeros behind it.
+func (h *headerReader) readLengths(in *input, n uint) (reason string) {
+	clear(h.lengths[:])
+	buf, at, count := refill(&in.buf, 0, in.bit>>3, 0)
+	buf >>= in.bit & 7
+	count -= uint64(in.bit & 7)
+	i := uint(0)
+	for i < n {
+		e := h.table[buf&(1<<lengthBits-1)]
+		buf, at, count = refill(&in.buf, buf, at, count)
+		saved := buf
+		buf >>= e & 63
+		count -= uint64(e)
+		if e >= literal {
+			h.lengths[i] = uint8(e >> 16)
 			i++
 			continue
 		}
-		var value uint8
-		var n uint
-		switch symbol {
-		case 16:
+		run := value(e&^special, saved, buf)
+		if e&special != 0 {
 			if i == 0 {
-				return "block whose first length repeats one before it"
+				reason = "block whose first length repeats one before it"
+				break
 			}
-			value, n = lengths[i-1], 3+in.take(2)
-		case 17:
-			n = 3 + in.take(3)
-		default:
-			n = 11 + in.take(7)
+			again := uint64(h.lengths[i-1]) * 0x0101010101010101
+			le.PutUint64(h.lengths[i:], again&(1<<(8*run)-1))
 		}
-		if n > uint(len(lengths))-i {
-			return "block with more lengths than codes"
-		}
-		for end := i + n; i < end; i++ {
-			lengths[i] = value
-		}
+		i += run
 	}
-	return ""
+	in.bit = at<<3 - uint(uint8(count))
+	if i > n {
+		reason = "block with more lengths than codes"
+	}
+	return reason
 }
 
 // build builds the table of a literal or distance code, and reports whether the code is good: complete, or, as zlib

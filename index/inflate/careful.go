@@ -23,13 +23,10 @@ func (d *decoder) step(room uint) outcome {
 		return badCode
 	case length > room:
 		return tooMuch
-	case dist > d.wr-d.near && !d.reaches(d.wr, dist, length):
+	case !d.match(d.wr, dist, length):
 		return tooFar
 	}
-	for range length {
-		d.out[d.wr&outMask] = d.out[(d.wr-dist)&outMask]
-		d.wr++
-	}
+	d.wr += length
 	return limit
 }
 

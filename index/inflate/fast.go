@@ -14,10 +14,15 @@ const (
 	fastIn  = 32
 	fastOut = 2 + maxMatch
 
-	// matchWords is how many bytes of a match are copied before asking whether there are more: most matches are
-	// shorter.
-	matchWords = 40
+	wordSize = 8
+
+	// matchWords is how many bytes the fast loop copies for a match, whatever its length. Few matches are longer.
+	matchWords = 5 * wordSize
 )
+
+// A word is what is copied at once. (The compiler turns an assignment of such arrays into a load and a store; with
+// functions like binary.LittleEndian.Uint64 it puts no-ops in between, for tracebacks.)
+type word = [wordSize]byte
 
 // fast decodes symbols of a block, one round at least, until the input or the output passes its limit. There have to
 // be fastIn bytes in buf from the first limit on, and room for fastOut bytes from the second. It is the loop in which
@@ -28,7 +33,10 @@ const (
 // literals (11 bits each), a length (15+5) and a look at the distance's code (8), which is 50; then the distance
 // (15+13) and a look at the next symbol's code (11), before which it may have to refill.
 //
-// The next symbol's entry is loaded before the match is copied, so that the processor does both at once.
+// What decides the speed is how soon the processor knows the next symbol's entry: from one to the next lead a shift, a
+// mask and a load, and nothing else should come between. So the next entry is loaded as soon as there are bits for it,
+// before the refill, which changes none of them, and before the match is copied. What is rare is left to others, so
+// that the loop's variables stay in registers.
 func (d *decoder) fast(inLimit, outLimit uint) outcome {
 	buf, at, count := refill(&d.buf, 0, d.bit>>3, 0)
 	buf >>= d.bit & 7
@@ -58,8 +66,8 @@ func (d *decoder) fast(inLimit, outLimit uint) outcome {
 				if e >= literal {
 					d.out[out&outMask] = byte(e >> 16)
 					out++
-					buf, at, count = refill(&d.buf, buf, at, count)
 					e = d.lit[buf&litMask]
+					buf, at, count = refill(&d.buf, buf, at, count)
 					continue
 				}
 			}
@@ -76,8 +84,8 @@ func (d *decoder) fast(inLimit, outLimit uint) outcome {
 			if e >= literal {
 				d.out[out&outMask] = byte(e >> 16)
 				out++
-				buf, at, count = refill(&d.buf, buf, at, count)
 				e = d.lit[buf&litMask]
+				buf, at, count = refill(&d.buf, buf, at, count)
 				continue
 			}
 			if e&special != 0 {
@@ -107,41 +115,25 @@ func (d *decoder) fast(inLimit, outLimit uint) outcome {
 		buf >>= e & 63
 		count -= uint64(e)
 		dist := value(e, saved, buf)
-		if dist > out-d.near && !d.reaches(out, dist, length) {
-			result = tooFar
-			break
-		}
 
-		buf, at, count = refill(&d.buf, buf, at, count)
 		e = d.lit[buf&litMask]
+		buf, at, count = refill(&d.buf, buf, at, count)
 
-		end := out + length
-		switch {
-		case dist >= 8: // no word overlaps the one it is copied to
+		if dist < wordSize || length > matchWords || dist > out-d.near {
+			if !d.match(out, dist, length) {
+				result = tooFar
+				break
+			}
+		} else {
 			to, from := out&outMask, (out-dist)&outMask
 			dst, src := d.out[to:to+matchWords], d.out[from:from+matchWords]
-			le.PutUint64(dst, le.Uint64(src))
-			le.PutUint64(dst[8:], le.Uint64(src[8:]))
-			le.PutUint64(dst[16:], le.Uint64(src[16:]))
-			le.PutUint64(dst[24:], le.Uint64(src[24:]))
-			le.PutUint64(dst[32:], le.Uint64(src[32:]))
-			for out += matchWords; out < end; out += 16 {
-				d.store64(out, d.load64(out-dist))
-				d.store64(out+8, d.load64(out-dist+8))
-			}
-		case dist == 1:
-			word := uint64(d.out[(out-1)&outMask]) * 0x0101010101010101
-			for ; out < end; out += 16 {
-				d.store64(out, word)
-				d.store64(out+8, word)
-			}
-		default: // of each word, the first dist bytes are right
-			for from := out - dist; out < end; from += dist {
-				d.store64(out, d.load64(from))
-				out += dist
-			}
+			*(*word)(dst) = *(*word)(src)
+			*(*word)(dst[8:]) = *(*word)(src[8:])
+			*(*word)(dst[16:]) = *(*word)(src[16:])
+			*(*word)(dst[24:]) = *(*word)(src[24:])
+			*(*word)(dst[32:]) = *(*word)(src[32:])
 		}
-		out = end
+		out += length
 	}
 	d.bit = at<<3 - uint(uint8(count))
 	d.wr = out
@@ -161,7 +153,7 @@ func refill(in *[inSize + inPad]byte, buf uint64, at uint, count uint64) (uint64
 // value returns what the symbol of an entry stands for: its base, and its extra bits. They come after its code in
 // saved, which after both is buf.
 func value(e entry, saved, buf uint64) uint {
-	return uint(e>>16) + uint((saved^buf<<(e&63))>>(e>>8&15))
+	return uint(e>>16) + uint((saved^buf<<(e&63))>>(e>>8&63))
 }
 
 // exceptional says what an entry that is neither a symbol nor a subtable stands for.
@@ -173,6 +165,33 @@ func exceptional(e entry) outcome {
 }
 
 var le = binary.LittleEndian
+
+// match gives a match of any kind at out[wr], if it begins where there is something. It may change bytes behind it.
+func (d *decoder) match(wr, dist, length uint) (ok bool) {
+	if dist > wr-d.near && !d.reaches(wr, dist, length) {
+		return false
+	}
+	end := wr + length
+	switch {
+	case dist >= wordSize: // no word overlaps the one it is copied to
+		for ; wr < end; wr += 2 * wordSize {
+			d.store64(wr, d.load64(wr-dist))
+			d.store64(wr+wordSize, d.load64(wr+wordSize-dist))
+		}
+	case dist == 1:
+		run := uint64(d.out[(wr-1)&outMask]) * 0x0101010101010101
+		for ; wr < end; wr += 2 * wordSize {
+			d.store64(wr, run)
+			d.store64(wr+wordSize, run)
+		}
+	default: // of each word, the first dist bytes are right
+		for from := wr - dist; wr < end; from += dist {
+			d.store64(wr, d.load64(from))
+			wr += dist
+		}
+	}
+	return true
+}
 
 // store64 stores 8 bytes of the output from i on.
 func (d *decoder) store64(i uint, v uint64) {

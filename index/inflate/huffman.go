@@ -5,11 +5,11 @@ import "math/bits"
 // An entry of a decoding table says all there is to know about the symbol whose code the next bits begin with.
 //
 //	bits 0-7    bits to consume: the code and the extra bits that follow it
-//	bits 8-11   length of the code alone
+//	bits 8-11   length of the code alone; the two bits above are 0 in a symbol, so that 6 bits can be a shift's count
 //	bit  13     the end of the block
 //	bit  14     no symbol yet: the code goes on in a subtable
 //	bit  15     not an ordinary symbol: a bit above is set, or else no code begins with these bits
-//	bits 16-30  what the symbol stands for: a byte, or the base of a length or distance (up to bit 31 for a distance)
+//	bits 16-30  what the symbol stands for: a byte, or the base of a length or distance
 //	bit  31     a literal byte
 //
 // For a subtable, bits 0-7 are the bits that the main table has used up, bits 8-11 the number of bits that index the
@@ -30,10 +30,10 @@ const maxCode = 15
 
 // A code is a Huffman code: how many symbols have a code of each length, and the symbols in the order of their codes.
 type code struct {
-	count  [maxCode + 1]uint
-	sorted [maxLitCodes]uint16
-	used   uint // symbols that have a code
-	max    uint // longest code
+	count   [maxCode + 1]uint
+	sorted  [maxLitCodes]uint16
+	symbols []uint16 // those of sorted that have a code; the others stand before them
+	max     uint     // longest code
 }
 
 // init takes the code that the lengths define (RFC 1951, section 3.2.2). It reports whether they define one, and
@@ -43,28 +43,25 @@ func (c *code) init(lengths []uint8) (ok, complete bool) {
 	for _, n := range lengths {
 		c.count[n&maxCode]++
 	}
-	c.used = uint(len(lengths)) - c.count[0]
-	c.count[0] = 0
+	c.symbols = c.sorted[c.count[0]:len(lengths)]
 	c.max = 0
 	var first [maxCode + 2]uint
 	left := 1 // codes of this length that do not begin with a shorter one
 	for n, count := range c.count {
 		first[n+1] = first[n] + count
+		if n == 0 {
+			continue
+		}
 		if count > 0 {
 			c.max = uint(n)
 		}
-		if n > 0 {
-			left = left<<1 - int(count)
-		}
-		if left < 0 {
+		if left = left<<1 - int(count); left < 0 {
 			return false, false
 		}
 	}
 	for symbol, n := range lengths {
-		if n != 0 {
-			c.sorted[first[n&maxCode]] = uint16(symbol)
-			first[n&maxCode]++
-		}
+		c.sorted[first[n&maxCode]] = uint16(symbol)
+		first[n&maxCode]++
 	}
 	return true, left == 0
 }
@@ -73,12 +70,12 @@ func (c *code) init(lengths []uint8) (ok, complete bool) {
 // length of its code. The code is complete, or has one code of one bit, or none at all; bits that begin no code lead
 // to invalid entries.
 func (c *code) build(table []entry, tableBits uint, meaning []entry) {
-	if c.used <= 1 && c.max <= 1 {
+	if len(c.symbols) <= 1 && c.max <= 1 {
 		c.buildSingle(table[:1<<tableBits], meaning)
 		return
 	}
 	next, word := c.buildMain(table, tableBits, meaning)
-	if next < c.used {
+	if next < uint(len(c.symbols)) {
 		c.buildSubtables(table, tableBits, meaning, next, word)
 	}
 }
@@ -88,11 +85,11 @@ func (c *code) buildSingle(table []entry, meaning []entry) {
 	for i := range table {
 		table[i] = invalid
 	}
-	if c.used == 0 {
+	if len(c.symbols) == 0 {
 		return
 	}
 	for i := 0; i < len(table); i += 2 {
-		table[i] = with(meaning[c.sorted[0]], 1)
+		table[i] = with(meaning[c.symbols[0]], 1)
 	}
 }
 
@@ -105,7 +102,7 @@ func (c *code) buildMain(table []entry, tableBits uint, meaning []entry) (next, 
 			copy(table[size>>1:size], table[:size>>1])
 		}
 		for range c.count[n] {
-			table[word] = with(meaning[c.sorted[next]], n)
+			table[word] = with(meaning[c.symbols[next]], n)
 			next++
 			word = successor(word, n)
 		}
@@ -120,7 +117,7 @@ func (c *code) buildSubtables(table []entry, tableBits uint, meaning []entry, ne
 	left := c.count[n] // codes of n bits still to come
 	end := uint(1) << tableBits
 	start, prefix := end, end // no prefix yet
-	for ; next < c.used; next++ {
+	for ; next < uint(len(c.symbols)); next++ {
 		for left == 0 {
 			n++
 			left = c.count[n]
@@ -131,7 +128,7 @@ func (c *code) buildSubtables(table []entry, tableBits uint, meaning []entry, ne
 			end = start + 1<<size
 			table[prefix] = uint32(start)<<16 | special | subtable | uint32(size)<<8 | uint32(tableBits)
 		}
-		e := with(meaning[c.sorted[next]], n-tableBits)
+		e := with(meaning[c.symbols[next]], n-tableBits)
 		for i := start + word>>tableBits; i < end; i += 1 << (n - tableBits) {
 			table[i] = e
 		}

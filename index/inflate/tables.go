@@ -79,10 +79,15 @@ func makeDistMeaning() (m [maxDistCodes]entry) {
 	return m
 }
 
+// The last three symbols of the code for lengths are runs: of the length before, of zeros, and of more zeros (RFC 1951,
+// section 3.2.7). The first of them is marked as special.
 func makeLengthMeaning() (m [lengthSyms]entry) {
 	for i := range m {
-		m[i] = uint32(i) << 16
+		m[i] = literal | uint32(i)<<16
 	}
+	m[16] = 3<<16 | 2 | special
+	m[17] = 3<<16 | 3
+	m[18] = 11<<16 | 7
 	return m
 }
 
