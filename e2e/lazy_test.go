@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"imgfs/e2e/internal/images"
 	"imgfs/e2e/internal/peer"
 	"imgfs/e2e/internal/treediff"
 )
@@ -34,43 +35,58 @@ func TestProgramsOfTheImageRun(t *testing.T) {
 	runPython(t, dir)
 }
 
+// lazyImages are those whose layers can be read at random, in their ways.
+func lazyImages(t *testing.T) []images.Image {
+	t.Helper()
+	set := get(t, theImages)
+	return []images.Image{set.Python(), set.Chunked()}
+}
+
 // TestWithoutBlobsOnlyWhatIsTouchedIsFetched is the lazy case: the layers
 // are indexed, and their bytes are not here.
 func TestWithoutBlobsOnlyWhatIsTouchedIsFetched(t *testing.T) {
-	h, im := newHost(t), get(t, theImages).Python()
-	ref := inRegistry(get(t, theRegistry), im)
-	h.umount(t, h.mount(t, ref))
-	h.ok(t, "cache", "rm", "--blobs")
-	dir := h.mount(t, ref)
-	runPython(t, dir)
-	s := h.state(t, dir).Stats
-	t.Logf("python needed %d of %d bytes (%.1f%%) in %d requests; %d spans were decoded",
-		s.BytesFetched, s.ImageBytes, 100*float64(s.BytesFetched)/float64(s.ImageBytes), s.Requests, s.SpansDecoded)
-	if s.BytesFetched == 0 || s.BytesFetched*5 >= s.ImageBytes {
-		t.Errorf("%d bytes of %d were fetched, want some, but less than a fifth", s.BytesFetched, s.ImageBytes)
-	}
-	if s.Requests == 0 || s.SpansDecoded == 0 || s.CacheHits == 0 {
-		t.Errorf("requests, spans and hits are not counted: %+v", s)
-	}
-	h.umount(t, dir)
+	for _, im := range lazyImages(t) {
+		t.Run(im.Name, func(t *testing.T) {
+			h := newHost(t)
+			ref := inRegistry(get(t, theRegistry), im)
+			h.umount(t, h.mount(t, ref))
+			h.ok(t, "cache", "rm", "--blobs")
+			dir := h.mount(t, ref)
+			runPython(t, dir)
+			s := h.state(t, dir).Stats
+			t.Logf("python needed %d of %d bytes (%.1f%%) in %d requests; %d spans were decoded",
+				s.BytesFetched, s.ImageBytes, 100*float64(s.BytesFetched)/float64(s.ImageBytes), s.Requests, s.SpansDecoded)
+			if s.BytesFetched == 0 || s.BytesFetched*5 >= s.ImageBytes {
+				t.Errorf("%d bytes of %d were fetched, want some, but less than a fifth", s.BytesFetched, s.ImageBytes)
+			}
+			if s.Requests == 0 || s.SpansDecoded == 0 || s.CacheHits == 0 {
+				t.Errorf("requests, spans and hits are not counted: %+v", s)
+			}
+			h.umount(t, dir)
 
-	// What was fetched is kept: the same run once more needs the network for
-	// no more than the tag.
-	dir = h.mount(t, ref)
-	runPython(t, dir)
-	if again := h.state(t, dir).Stats; again.BytesFetched > 64<<10 {
-		t.Errorf("the second run fetched %d bytes", again.BytesFetched)
+			// What was fetched is kept: the same run once more needs the network for
+			// no more than the tag.
+			dir = h.mount(t, ref)
+			runPython(t, dir)
+			if again := h.state(t, dir).Stats; again.BytesFetched > 64<<10 {
+				t.Errorf("the second run fetched %d bytes", again.BytesFetched)
+			}
+		})
 	}
 }
 
-// TestALazyMountIsWhole reads every byte of an image whose blobs are gone.
+// TestALazyMountIsWhole reads every byte of images whose blobs are gone.
 func TestALazyMountIsWhole(t *testing.T) {
-	h, im := newHost(t), get(t, theImages).Python()
-	ref := inRegistry(get(t, theRegistry), im)
-	h.umount(t, h.mount(t, ref))
-	h.ok(t, "cache", "rm", "--blobs")
-	dir := h.mount(t, ref, "--memory", "8MiB")
-	sameTree(t, scan(t, dir), umociOracle.tree(t, im), treediff.Blind{}, "umoci")
+	for _, im := range lazyImages(t) {
+		t.Run(im.Name, func(t *testing.T) {
+			h, o := newHost(t), oraclesOf(im)[0]
+			ref := inRegistry(get(t, theRegistry), im)
+			h.umount(t, h.mount(t, ref))
+			h.ok(t, "cache", "rm", "--blobs")
+			dir := h.mount(t, ref, "--memory", "8MiB")
+			sameTree(t, scan(t, dir), o.tree(t, im), o.blind, o.name)
+		})
+	}
 }
 
 // TestTheRegistryIsNotNeeded mounts with the registry stopped: by a digest

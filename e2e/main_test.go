@@ -178,7 +178,7 @@ func push(ctx context.Context, r *peer.Registry, im images.Image, options ...str
 	if im.Name == "buildah-full" {
 		format = "v2s2"
 	}
-	options = append(options, "--format", format)
+	options = append(options, "--format", format, "--preserve-digests")
 	return peer.Copy(ctx, "oci:"+im.Layout+":"+im.Tag, "docker://"+inRegistry(r, im), options...)
 }
 

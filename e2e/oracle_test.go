@@ -34,8 +34,10 @@ type oracle struct {
 //   - containerd's overlayfs keeps layers apart: a hard link to a file of a lower
 //     layer becomes a copy, and merged directories have a link count of 1.
 //   - Neither knows GNU tar's old sparse files. GNU tar does, but no whiteouts.
+//   - umoci knows gzip alone, and unpacks what skopeo makes of other layers.
 var (
 	umociOracle   = oracle{"umoci", treediff.Blind{}, scanUmoci}
+	skopeoOracle  = oracle{"skopeo-umoci", treediff.Blind{}, scanSkopeo}
 	nativeOracle  = oracle{"containerd-native", treediff.Blind{DirTimes: true, SpecialLinks: true}, scanContainerd(peer.Native)}
 	overlayOracle = oracle{
 		"containerd-overlayfs", treediff.Blind{DirTimes: true, DirNlink: true, HardLinks: true}, scanContainerd(peer.Overlay),
@@ -55,6 +57,10 @@ func oraclesOf(im images.Image) []oracle {
 		return []oracle{tarOracle, umociOracle, nativeOracle, overlayOracle}
 	case "umoci-replaced":
 		return []oracle{umociOracle}
+	case "shapes-paxtar":
+		return []oracle{tarOracle, nativeOracle}
+	case "zstd-python", "chunked-python":
+		return []oracle{skopeoOracle, overlayOracle}
 	case "umoci-full":
 		return []oracle{umociOracle, nativeOracle}
 	}
@@ -94,6 +100,15 @@ func scanUmoci(t *testing.T, im images.Image) treediff.Tree {
 		t.Fatal(err)
 	}
 	return scan(t, rootfs)
+}
+
+func scanSkopeo(t *testing.T, im images.Image) treediff.Tree {
+	t.Helper()
+	gzip := images.Image{Name: im.Name, Layout: filepath.Join(t.TempDir(), "gzip"), Tag: im.Tag}
+	if err := peer.Copy(timeLimit(t), inLayout(im), inLayout(gzip), "--dest-compress", "--dest-compress-format", "gzip"); err != nil {
+		t.Fatal(err)
+	}
+	return scanUmoci(t, gzip)
 }
 
 func scanTar(t *testing.T, im images.Image) treediff.Tree {

@@ -42,7 +42,7 @@ func TestMistakesThatOtherToolsTeachAreAnsweredWithWhatToWrite(t *testing.T) {
 		{[]string{"digest", "https://reg.example/a"}, "leave out https://"},
 		{[]string{"ls", "http://reg.example/a:v1:/etc"}, "leave out http://"},
 		{[]string{"ls", "debian:12", "/etc"}, "write debian:12:/etc"},
-		{[]string{"cat", "debian:12:/etc/issue", "/etc/passwd"}, "write debian:12:/etc/passwd"},
+		{[]string{"cat", "debian:12:/etc/issue", "/no/such/file"}, "write debian:12:/no/such/file"},
 		{[]string{"help", "nosuch"}, "nosuch"},
 	} {
 		t.Setenv("IMGFS_CACHE_DIR", t.TempDir())

@@ -40,13 +40,21 @@ func (a *app) withPath(ctx context.Context, f *imageFlags, args []string, follow
 	return nil
 }
 
-// isBarePath tells whether an argument is a path, and not that of an image layout.
+// isBarePath tells whether an argument is a path at which there is no image: nothing at all, or a directory without the
+// files that an image in a directory has. (Any file may be an archive.)
 func isBarePath(arg string) bool {
 	if !strings.HasPrefix(arg, "/") || strings.Contains(arg, ":") {
 		return false
 	}
-	_, err := os.Stat(filepath.Join(arg, v1.ImageLayoutFile))
-	return err != nil
+	if st, err := os.Stat(arg); err != nil || !st.IsDir() {
+		return err != nil
+	}
+	for _, name := range []string{v1.ImageLayoutFile, "manifest.json"} {
+		if _, err := os.Stat(filepath.Join(arg, name)); err == nil {
+			return false
+		}
+	}
+	return true
 }
 
 func sameImage(arg, ref string) bool {

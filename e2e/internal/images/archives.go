@@ -15,13 +15,17 @@ import (
 // An archive writes the tar of a layer to a file.
 type archive func(ctx context.Context, file string) error
 
-// tarDialects are GNU tar's ways to write sparse files, long names and times.
-var tarDialects = [][]string{
-	{"--format=gnu", "--sparse"},
-	{"--format=pax", "--sparse", "--sparse-version=0.0"},
-	{"--format=pax", "--sparse", "--sparse-version=0.1"},
-	{"--format=pax", "--sparse", "--sparse-version=1.0", "--xattrs"},
-}
+// GNU tar's ways to write sparse files, long names and times: its own old
+// one, and those of the PAX format, the last one without holes.
+var (
+	gnuDialect  = []string{"--format=gnu", "--sparse"}
+	paxDialects = [][]string{
+		{"--format=pax", "--sparse", "--sparse-version=0.0"},
+		{"--format=pax", "--sparse", "--sparse-version=0.1"},
+		{"--format=pax", "--sparse", "--sparse-version=1.0", "--xattrs"},
+		{"--format=pax"},
+	}
+)
 
 // gnuTarLayer returns the maker of a layer by GNU tar in a dialect: the root,
 // and a directory of the dialect's own with sparse files, long names and a link.

@@ -40,6 +40,8 @@ func (b *builder) build(ctx context.Context) error {
 		{"mmdebstrap", bootstrap},
 		{"umoci", b.withUmoci},
 		{"buildah", b.withBuildah},
+		{"skopeo", b.withSkopeo},
+		{"shapes", b.withShapes},
 	}
 	for _, step := range steps {
 		start := time.Now()
@@ -93,13 +95,11 @@ func (b *builder) withUmoci(ctx context.Context, base string) error {
 
 // withArchives makes the images of archives alone.
 func (b *builder) withArchives(ctx context.Context, layout string) error {
-	var gnu, pax []archive
-	for _, dialect := range tarDialects {
-		gnu = append(gnu, gnuTarLayer(dialect))
-		if dialect[0] == "--format=pax" {
-			pax = append(pax, gnuTarLayer(dialect))
-		}
+	var pax []archive
+	for _, dialect := range paxDialects[:3] {
+		pax = append(pax, gnuTarLayer(dialect))
 	}
+	gnu := append([]archive{gnuTarLayer(gnuDialect)}, pax...)
 	for tag, archives := range map[string][]archive{"gnutar": gnu, "paxtar": pax, "disputed": {disputedLayer}} {
 		if err := umoci(ctx, "new", "--image", layout+":"+tag); err != nil {
 			return err
@@ -167,7 +167,11 @@ func (b *builder) withBuildah(ctx context.Context, base string) error {
 	if _, err := buildah(ctx, "commit", "--quiet", "--rm", container, "localhost/"+tag); err != nil {
 		return err
 	}
-	_, err = buildah(ctx, "push", "--quiet", "--format", "oci", "localhost/"+tag, "oci:"+filepath.Join(b.out, "buildah")+":"+tag)
+	if _, err := buildah(ctx, "push", "--quiet", "--format", "oci", "localhost/"+tag, "oci:"+filepath.Join(b.out, "buildah")+":"+tag); err != nil {
+		return err
+	}
+	_, err = buildah(ctx, "push", "--quiet", "--format", "oci", "--compression-format", "zstd:chunked", "--compression-level", "1",
+		"localhost/python", "oci:"+filepath.Join(b.out, "chunked")+":python")
 	return err
 }
 

@@ -56,12 +56,23 @@ func (s *Set) PAXTar() Image { return s.image("umoci", "paxtar") }
 // GNUTar is PAXTar and a layer in GNU tar's own old format.
 func (s *Set) GNUTar() Image { return s.image("umoci", "gnutar") }
 
+// Zstd is Python with layers of zstd, a single frame each.
+func (s *Set) Zstd() Image { return s.image("zstd", "python") }
+
+// Chunked is as Python is, made by buildah with layers of zstd:chunked, which
+// are thousands of frames.
+func (s *Set) Chunked() Image { return s.image("chunked", "python") }
+
+// Shapes is an image as PAXTar is one, whose layers are a plain tar and zstd in
+// rare shapes.
+func (s *Set) Shapes() Image { return s.image("shapes", "paxtar") }
+
 // Disputed is a small image of what peers see differently.
 func (s *Set) Disputed() Image { return s.image("umoci", "disputed") }
 
 // All is every image that the tests compare.
 func (s *Set) All() []Image {
-	return append(s.Full(), s.Python(), s.Replaced(), s.PAXTar(), s.GNUTar(), s.Disputed())
+	return append(s.Full(), s.Python(), s.Replaced(), s.PAXTar(), s.GNUTar(), s.Disputed(), s.Zstd(), s.Chunked(), s.Shapes())
 }
 
 func (s *Set) image(tool, tag string) Image {

@@ -112,7 +112,7 @@ func (c *Containerd) Mount(ctx context.Context, layout, tag string, s Snapshotte
 // layout that holds that image alone, and has it unpacked.
 func (c *Containerd) importLayout(ctx context.Context, layout, tag string, s Snapshotter, name string) error {
 	archive := filepath.Join(c.dir, filepath.Base(name)+".tar")
-	if err := Copy(ctx, "oci:"+layout+":"+tag, "oci-archive:"+archive+":"+tag); err != nil {
+	if err := Copy(ctx, "oci:"+layout+":"+tag, "oci-archive:"+archive+":"+tag, "--preserve-digests", "--dest-oci-accept-uncompressed-layers"); err != nil {
 		return err
 	}
 	defer os.Remove(archive)

@@ -18,7 +18,8 @@ func UmociUnpack(ctx context.Context, layout, tag, dir string) (rootfs string, e
 }
 
 // TarUnpack unpacks the layers of an image of an OCI layout into dir, which it
-// makes, with GNU tar alone. That is right for layers without whiteouts.
+// makes, with GNU tar and zstd, which knows gzip as well. That is right for
+// layers without whiteouts.
 func TarUnpack(ctx context.Context, layout, tag, dir string) error {
 	out, err := Run(ctx, "skopeo", "inspect", "--raw", "oci:"+layout+":"+tag)
 	if err != nil {
@@ -33,7 +34,7 @@ func TarUnpack(ctx context.Context, layout, tag, dir string) error {
 	}
 	for _, l := range manifest.Layers {
 		blob := filepath.Join(layout, "blobs", strings.Replace(l.Digest, ":", "/", 1))
-		if _, err := Run(ctx, "tar", "--extract", "--gzip", "--file", blob, "--directory", dir,
+		if _, err := Run(ctx, "tar", "--extract", "--use-compress-program=zstd -qcf", "--file", blob, "--directory", dir,
 			"--numeric-owner", "--same-permissions", "--same-owner", "--xattrs"); err != nil {
 			return err
 		}
