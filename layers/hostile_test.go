@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -267,5 +268,31 @@ func TestThereAreNotMoreThan65535Layers(t *testing.T) {
 	}
 	if tree, _, err := layers.Merge(ls[1:]); err != nil || tree.Len() != 1 {
 		t.Errorf("65535 layers: %v", err)
+	}
+}
+
+// The target of a symbolic link is in the tree once, however many names the link has. Were there memory for each of them, a
+// layer of a few MB could ask for 64 GiB.
+func TestNamesOfOneLinkDoNotTakeItsTargetEach(t *testing.T) {
+	const names = 50_000
+	target := strings.Repeat("t", 4095)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	r := mergeEntries(func(yield func(index.Entry) bool) {
+		if !yield(index.Entry{Name: "l", Type: index.TypeSymlink, Linkname: target}) {
+			return
+		}
+		for i := range names {
+			if !yield(index.Entry{Name: fmt.Sprint("n", i), Type: index.TypeLink, Linkname: "l"}) {
+				return
+			}
+		}
+	})
+	runtime.ReadMemStats(&after)
+	if r.err != nil || r.tree.Len() != names+2 || r.tree.Readlink(layers.Node(r.tree.Len()-1)) != target {
+		t.Fatalf("%d names: %v", r.tree.Len(), r.err)
+	}
+	if n := after.TotalAlloc - before.TotalAlloc; n > names*4095/2 {
+		t.Errorf("%d bytes for %d names", n, names)
 	}
 }

@@ -18,6 +18,8 @@ type Layer struct {
 	// Entries are the layer's entries in the order of its tar. Merge keeps
 	// nothing of an Entry after the next one was asked for.
 	Entries iter.Seq2[*index.Entry, error]
+	// NumEntries is about how many there are, or 0. Merge sets memory aside for them.
+	NumEntries int
 	// Tar is the uncompressed tar, which the Offsets of extents refer to. Merge
 	// does not read it, Tree.ReadAt does, from several goroutines at once.
 	Tar io.ReaderAt

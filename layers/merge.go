@@ -34,7 +34,11 @@ func Merge(layers []Layer) (*Tree, []Warning, error) {
 	if len(layers) > maxLayers {
 		return nil, nil, errTooManyLayers
 	}
-	m := &merger{walker: walker{draft: newDraft()}}
+	entries := 0
+	for i := range layers {
+		entries += layers[i].NumEntries
+	}
+	m := &merger{walker: walker{draft: newDraft(entries)}}
 	for i := range layers {
 		if err := m.merge(&layers[i], uint16(i)); err != nil {
 			return nil, nil, err
@@ -88,9 +92,26 @@ func (m *merger) allWarnings() []Warning {
 
 // apply applies one entry.
 func (m *merger) apply(e *index.Entry) error {
-	switch {
-	case m.now > maxEntries:
+	if m.now > maxEntries {
 		return errTooManyEntries
+	}
+	err := m.applyName(e)
+	if err != nil && errors.Is(err, errBelowMarker) {
+		m.warn("below a whiteout marker: ignored")
+		return nil
+	}
+	return err
+}
+
+// applyName finds out about an entry's name, and applies the entry.
+func (m *merger) applyName(e *index.Entry) error {
+	_, known := kindOf(e.Type)
+	known = known || e.Type == index.TypeLink
+	name := strings.TrimSuffix(strings.TrimPrefix(e.Name, "./"), "/")
+	if m.recall(name); known && m.ordinary(name) { // nearly always
+		return m.applyAt(name, plain, e)
+	}
+	switch {
 	case e.Name == "":
 		return errEmptyName
 	case strings.IndexByte(e.Name, 0) >= 0:
@@ -100,7 +121,7 @@ func (m *merger) apply(e *index.Entry) error {
 	if err := checkPath(path); err != nil {
 		return err
 	}
-	if _, ok := kindOf(e.Type); !ok && e.Type != index.TypeLink {
+	if !known {
 		m.warn("unknown type %q is skipped", e.Type)
 		return nil
 	}
@@ -110,12 +131,16 @@ func (m *merger) apply(e *index.Entry) error {
 	if path == "" {
 		return m.applyRoot(e)
 	}
-	err := m.applyAt(path, e)
-	if errors.Is(err, errBelowMarker) {
-		m.warn("below a whiteout marker: ignored")
+	switch role := roleOf(path, e.Type == index.TypeDir); role {
+	case bookkeeping:
 		return nil
+	case malformed:
+		m.warn("malformed whiteout marker: ignored")
+		return nil
+	default:
+		m.recall(path)
+		return m.applyAt(path, role, e)
 	}
-	return err
 }
 
 // applyRoot applies an entry for the root directory.
@@ -127,18 +152,10 @@ func (m *merger) applyRoot(e *index.Entry) error {
 	return m.place(root, true, e)
 }
 
-// applyAt applies an entry of a path that is not the root's.
-func (m *merger) applyAt(path string, e *index.Entry) error {
-	role := roleOf(path, e.Type == index.TypeDir)
-	switch role {
-	case bookkeeping:
-		return nil
-	case malformed:
-		m.warn("malformed whiteout marker: ignored")
-		return nil
-	}
-	dir, base, err := m.parent(path)
-	if role != plain && errors.Is(err, syscall.ENOTDIR) {
+// applyAt applies an entry of a path that is not the root's, and that was recalled.
+func (m *merger) applyAt(path string, role role, e *index.Entry) error {
+	at, base, err := m.parent(path)
+	if err != nil && role != plain && errors.Is(err, syscall.ENOTDIR) {
 		// umoci writes such markers where a directory became a file.
 		m.warn("whiteout marker below what is no directory: ignored")
 		return nil
@@ -146,6 +163,7 @@ func (m *merger) applyAt(path string, e *index.Entry) error {
 	if err != nil {
 		return err
 	}
+	dir := at.dir
 	switch role {
 	case opaque:
 		m.hideBelow(dir)
@@ -165,7 +183,13 @@ func (m *merger) applyAt(path string, e *index.Entry) error {
 	if e.Type == index.TypeLink {
 		return m.placeLink(id, visible, e)
 	}
-	return m.place(id, visible, e)
+	if err := m.place(id, visible, e); err != nil {
+		return err
+	}
+	if e.Type == index.TypeDir { // its children are likely to come next
+		m.follow(path, step{len(path), id, at.links})
+	}
+	return nil
 }
 
 // place puts what an entry describes at a spot.

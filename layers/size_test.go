@@ -13,7 +13,7 @@ func TestANodeIsACacheLine(t *testing.T) {
 	if n := unsafe.Sizeof(node{}); n != 64 {
 		t.Errorf("a node has %d bytes", n)
 	}
-	if s, i := unsafe.Sizeof(spot{}), unsafe.Sizeof(inode{}); s != 28 || i != 48 {
+	if s, i := unsafe.Sizeof(spot{}), unsafe.Sizeof(inode{}); s != 32 || i != 48 {
 		t.Errorf("a spot has %d bytes and an inode %d", s, i)
 	}
 	if x, e := unsafe.Sizeof(index.Xattr{}), unsafe.Sizeof(index.Extent{}); x != xattrSize || e != extentSize {
@@ -48,7 +48,7 @@ func TestWhatIsReplacedIsNotKept(t *testing.T) {
 
 // TestBounds comes close to bounds that no test could fill.
 func TestBounds(t *testing.T) {
-	m := &merger{walker: walker{draft: newDraft()}, layer: &Layer{}}
+	m := &merger{walker: walker{draft: newDraft(0)}, layer: &Layer{}}
 	m.room = 2
 	for _, name := range []string{"a", "b"} {
 		if err := m.apply(&index.Entry{Name: name, Type: index.TypeRegular}); err != nil {

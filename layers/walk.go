@@ -36,46 +36,39 @@ type step struct {
 }
 
 // forget is called when something that may be on the way was replaced or hidden.
-func (w *walker) forget() { w.way = w.way[:0] }
+func (w *walker) forget() { w.way, w.last = w.way[:0], w.last[:0] }
 
-// parent finds the directory of a cleaned path. What is missing is made, symbolic
-// links are followed inside the root.
-func (w *walker) parent(path string) (dir uint32, base string, err error) {
-	slash := strings.LastIndexByte(path, '/')
-	if slash < 0 {
-		return root, path, nil
-	}
-	prefix, base := path[:slash], path[slash+1:]
-	at := w.recall(prefix)
-	for at.end < len(prefix) {
-		rest := prefix[at.end:]
-		if at.end > 0 {
-			rest = rest[1:]
-		}
-		name, _, _ := strings.Cut(rest, "/")
-		at.end = len(prefix) - len(rest) + len(name)
-		if at.dir, err = w.enter(at.dir, name, &at.links); err != nil {
-			w.forget()
-			return 0, "", err
-		}
-		w.way = append(w.way, at)
-	}
-	w.last = append(w.last[:0], prefix...)
-	return at.dir, base, nil
+// follow goes a step further on the way, along a path.
+func (w *walker) follow(path string, s step) {
+	w.way = append(w.way, s)
+	w.last = append(w.last, path[len(w.last):s.end]...)
 }
 
-// recall drops the steps of the way which are not towards path, and is the last of the others.
-func (w *walker) recall(path string) step {
+// here is the last step of the way.
+func (w *walker) here() step {
+	if len(w.way) == 0 {
+		return step{dir: root}
+	}
+	return w.way[len(w.way)-1]
+}
+
+// recall drops the steps of the way which are not towards a path's directory.
+func (w *walker) recall(path string) {
+	n := len(w.last)
+	if n < len(path) && path[n] == '/' && path[:n] == string(w.last) {
+		return
+	}
 	common := commonPrefix(path, w.last)
-	for i := len(w.way) - 1; i >= 0; i-- {
-		end := w.way[i].end
-		if end <= common && (end == len(path) || path[end] == '/') {
-			w.way = w.way[:i+1]
-			return w.way[i]
+	for i := len(w.way); ; i-- {
+		if i == 0 {
+			w.forget()
+			return
+		}
+		if end := w.way[i-1].end; end <= common && end < len(path) && path[end] == '/' {
+			w.way, w.last = w.way[:i], w.last[:end]
+			return
 		}
 	}
-	w.way = w.way[:0]
-	return step{dir: root}
 }
 
 func commonPrefix(a string, b []byte) int {
@@ -86,6 +79,53 @@ func commonPrefix(a string, b []byte) int {
 		}
 	}
 	return n
+}
+
+// remaining is what the way, recalled for a path, doesn't cover of it.
+func (w *walker) remaining(path string) string {
+	if n := len(w.last); n > 0 {
+		return path[n+1:]
+	}
+	return path
+}
+
+// ordinary tells whether a path, which has been recalled, has nothing about it to think of: it is clean, not too long,
+// and there is no marker in it. What the way covers is so.
+func (w *walker) ordinary(path string) bool {
+	rest := w.remaining(path)
+	if len(path) > maxPath || strings.IndexByte(rest, 0) >= 0 {
+		return false
+	}
+	for more := true; more; {
+		var c string
+		if c, rest, more = strings.Cut(rest, "/"); c == "" || len(c) > maxName {
+			return false
+		}
+		if c[0] == '.' && (c == "." || c == ".." || strings.HasPrefix(c, markerPrefix)) {
+			return false
+		}
+	}
+	return true
+}
+
+// parent finds the directory of a cleaned path, which has been recalled. What is missing is made, symbolic
+// links are followed inside the root.
+func (w *walker) parent(path string) (at step, base string, err error) {
+	at, base = w.here(), w.remaining(path)
+	for {
+		slash := strings.IndexByte(base, '/')
+		if slash < 0 {
+			return at, base, nil
+		}
+		name := base[:slash]
+		base = base[slash+1:]
+		at.end = len(path) - len(base) - 1
+		if at.dir, err = w.enter(at.dir, name, &at.links); err != nil {
+			w.forget()
+			return step{}, "", err
+		}
+		w.follow(path, at)
+	}
 }
 
 // enter goes from a directory to the one that has a name in it, or that a link of

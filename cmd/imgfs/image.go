@@ -156,7 +156,7 @@ func (s *session) openLayers(ctx context.Context, im *fetcher.Image) (_ *image, 
 func (im *image) merge(a *app) error {
 	ls := make([]layers.Layer, len(im.layers))
 	for i, l := range im.layers {
-		ls[i] = layers.Layer{Digest: l.Digest, Entries: l.entries(), Tar: l}
+		ls[i] = layers.Layer{Digest: l.Digest, Entries: l.entries(), NumEntries: l.current.Load().index.NumEntries(), Tar: l}
 	}
 	tree, warnings, err := layers.Merge(ls)
 	if err != nil {
