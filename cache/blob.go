@@ -48,6 +48,7 @@ type Blob struct {
 	closing   chan struct{} // closed by Close
 	running   sync.WaitGroup
 	rangeless atomic.Bool // the source has no ranges
+	lossy     atomic.Bool // something that was fetched could not be kept
 	stats     blobCounters
 
 	// mu protects the following.

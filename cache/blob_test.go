@@ -262,3 +262,58 @@ func diskUse(t *testing.T, path string) int64 {
 	must(t, unix.Stat(path, &st))
 	return st.Blocks * 512
 }
+
+func TestFetchBringsWhatIsMissing(t *testing.T) {
+	const k = 1 << 10
+	h := newHouse(t)
+	s := h.blob(400 * k)
+	b := h.open(h.Cache, s)
+	wantRange(t, b, s.data, 100*k, 200*k)
+	must(t, b.landed())
+	must(t, b.Fetch(0, 300*k))
+	must(t, b.Fetch(0, 300*k))
+	s.wantReads(t, piece{100 * k, 200 * k}, piece{0, 100 * k}, piece{200 * k, 300 * k})
+	wantRange(t, b, s.data, 0, 300*k)
+	must(t, b.Fetch(390*k, 100*k))
+	must(t, b.Fetch(400*k, 1))
+	s.wantReads(t, piece{100 * k, 200 * k}, piece{0, 100 * k}, piece{200 * k, 300 * k}, piece{390 * k, 400 * k})
+	for _, bad := range [][2]int64{{-1, 1}, {0, -1}, {400*k + 1, 1}} {
+		if err := b.Fetch(bad[0], bad[1]); !errors.Is(err, fs.ErrInvalid) {
+			t.Errorf("%v: %v", bad, err)
+		}
+	}
+	must(t, b.Close())
+	if err := b.Fetch(310*k, 1); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+}
+
+func TestFetchPassesOnTheSourcesErrors(t *testing.T) {
+	h := newHouse(t)
+	s := h.blob(1000)
+	b := h.open(h.Cache, s)
+	broken := errors.New("the network is down")
+	s.before = func(piece) error { return broken }
+	if err := b.Fetch(0, 1000); !errors.Is(err, broken) {
+		t.Errorf("error %v", err)
+	}
+	s.before = nil
+	must(t, b.Fetch(0, 1000))
+}
+
+// What the disk does not take would have to be fetched twice.
+func TestNothingIsFetchedAheadThatIsNotKept(t *testing.T) {
+	h := newHouseIn(t, smallDisk(t, 1<<20))
+	s := h.blob(8 << 20)
+	b := h.open(h.Cache, s)
+	for off := int64(0); off < 8<<20; off += 1 << 20 {
+		_ = b.Fetch(off, 1<<20)
+	}
+	if err := b.Fetch(7<<20, 1<<20); !errors.Is(err, errNotKept) {
+		t.Errorf("error %v", err)
+	}
+	if reads, _ := s.asked(); len(reads) > 3 {
+		t.Errorf("the source was asked for %v", reads)
+	}
+	wantRange(t, b, s.data, 0, 8<<20)
+}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +17,40 @@ const (
 	maxFetch = 32 << 20
 	fetchGap = 64 << 10
 )
+
+// Fetch fetches what is missing of n bytes from off on, and returns when it
+// is in the file. It fetches nothing for a Blob that keeps nothing, or whose
+// source has no ranges. Once something could not be kept it fails, for there
+// is no sense in fetching more ahead of those who read it.
+func (b *Blob) Fetch(off, n int64) error {
+	if off < 0 || n < 0 || off > b.size {
+		return fmt.Errorf("cache: blob %s: fetch %d bytes at %d: %w", b.digest, n, off, fs.ErrInvalid)
+	}
+	if b.file == nil || !b.file.writable || b.rangeless.Load() {
+		return nil
+	}
+	want := piece{off, off + min(n, b.size-off)}
+	for last := int64(-1); ; last = want.lo {
+		want = b.file.hull(want)
+		if want.lo == want.hi {
+			return nil
+		}
+		if want.lo == last || b.lossy.Load() {
+			return fmt.Errorf("cache: blob %s: fetch %d bytes at %d: %w", b.digest, n, off, errNotKept)
+		}
+		f, err := b.join(want.lo, want.hi)
+		if err != nil {
+			return err
+		}
+		if f == nil {
+			continue
+		}
+		<-f.gone
+		if f.err != nil {
+			return f.err
+		}
+	}
+}
 
 // A flight is a range that one goroutine fetches, or drops, for all who want
 // it. While it is in Blob.flights, nobody else changes its range.
@@ -187,6 +222,7 @@ func (b *Blob) notKept(err error) {
 		b.log.Debug("not kept in the cache", "blob", b.digest, "err", err)
 		return
 	}
+	b.lossy.Store(true)
 	b.uncached(err)
 }
 
