@@ -9,32 +9,32 @@ import (
 	"testing"
 )
 
-func BenchmarkMemoryUseHit(b *testing.B) {
+func BenchmarkMemoryHoldHit(b *testing.B) {
 	m := NewMemory(64 << 20)
-	fill := func([]byte) error { return nil }
-	use := func([]byte) {}
+	hold := func(span int) {
+		_, release, err := m.Hold(layerA, span%32, 1<<20, func([]byte) error { return nil })
+		must(b, err)
+		release()
+	}
 	for span := range 32 {
-		must(b, m.Use(layerA, span, 1<<20, fill, use))
+		hold(span)
 	}
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for span := 0; pb.Next(); span++ {
-			if err := m.Use(layerA, span%32, 1<<20, fill, use); err != nil {
-				b.Error(err)
-			}
+			hold(span)
 		}
 	})
-	if n := testing.AllocsPerRun(100, func() { _ = m.Use(layerA, 1, 1<<20, fill, use) }); n != 0 {
-		b.Errorf("%v allocations a hit", n)
-	}
 }
 
-func BenchmarkMemoryUseMiss(b *testing.B) {
+func BenchmarkMemoryHoldMiss(b *testing.B) {
 	m := NewMemory(16 << 20)
 	b.ReportAllocs()
 	span := 0
 	for b.Loop() {
-		must(b, m.Use(layerA, span, 1<<20+span%64, func([]byte) error { return nil }, func([]byte) {}))
+		_, release, err := m.Hold(layerA, span, 1<<20+span%64, func([]byte) error { return nil })
+		must(b, err)
+		release()
 		span++
 	}
 }

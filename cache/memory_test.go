@@ -27,131 +27,222 @@ func spanBytes(span int, dst []byte) {
 
 // useSpan uses a span and checks its bytes; it reports whether it was made.
 func useSpan(t *testing.T, m *Memory, blob digest.Digest, span, size int) (made bool) {
-	err := m.Use(blob, span, size,
-		func(dst []byte) error {
-			made = true
-			if len(dst) != size {
-				t.Errorf("span %d: %d bytes to fill, want %d", span, len(dst), size)
-			}
-			spanBytes(span, dst)
-			return nil
-		},
-		func(data []byte) {
-			want := make([]byte, size)
-			spanBytes(span, want)
-			if !bytes.Equal(data, want) {
-				t.Errorf("span %d has other bytes", span)
-			}
-		})
+	t.Helper()
+	data, release, err := m.Hold(blob, span, size, func(dst []byte) error {
+		made = true
+		if len(dst) != size {
+			t.Errorf("span %d: %d bytes to fill, want %d", span, len(dst), size)
+		}
+		spanBytes(span, dst)
+		return nil
+	})
 	if err != nil {
 		t.Error(err)
+		return made
 	}
+	want := make([]byte, size)
+	spanBytes(span, want)
+	if !bytes.Equal(data, want) {
+		t.Errorf("span %d has other bytes", span)
+	}
+	checkMemory(t, m)
+	release()
 	checkMemory(t, m)
 	return made
 }
 
 // checkMemory checks everything that holds between calls and during them.
 func checkMemory(t *testing.T, m *Memory) {
+	t.Helper()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var bytes, over, used int64
-	idle := 0
+	var over, held int64
 	for key, s := range m.spans {
 		if s.key != key {
 			t.Errorf("span %v under the key %v", s.key, key)
 		}
-		n := int64(bufferSize(s.size))
-		if n > m.limit {
-			over += n
-		} else {
-			bytes += n
-		}
-		if s.refs == 0 {
-			idle++
-		} else if n <= m.limit {
-			used += n
+		if s.in == nil {
+			over += s.cost
+		} else if s.refs > 0 {
+			held += s.cost
 		}
 	}
-	if bytes != m.bytes || over != m.over {
-		t.Errorf("%d+%d bytes accounted, %d+%d there", m.bytes, m.over, bytes, over)
-	}
-	if bytes > max(m.limit, used) {
-		t.Errorf("%d bytes, limit %d, %d in use", bytes, m.limit, used)
-	}
-	for s := m.idle.next; s != &m.idle; s = s.next {
-		idle--
-		if s.refs != 0 || m.spans[s.key] != s || s.next.prev != s {
-			t.Errorf("span %v is wrongly in the idle list", s.key)
+	queued := 0
+	for _, q := range []*queue{&m.fresh, &m.hot, &m.gone} {
+		var bytes int64
+		for s := q.root.next; s != &q.root; s = s.next {
+			queued++
+			bytes += s.cost
+			if m.spans[s.key] != s || s.in != q || s.next.prev != s || s.cost < int64(bufferSize(s.size)) {
+				t.Errorf("span %v is wrongly in a queue", s.key)
+			}
+			if q == &m.gone && (s.refs > 0 || s.buf != nil) {
+				t.Errorf("span %v is gone and held", s.key)
+			}
+		}
+		if bytes != q.bytes {
+			t.Errorf("%d bytes accounted, %d there", q.bytes, bytes)
 		}
 	}
-	if idle != 0 {
-		t.Errorf("%d idle spans are not in the list", idle)
+	for _, s := range m.spans {
+		if s.in == nil {
+			queued++
+		}
+	}
+	if queued != len(m.spans) || over != m.over {
+		t.Errorf("%d spans of %d in queues, %d bytes over the limit accounted, %d there", queued, len(m.spans), m.over, over)
+	}
+	if bytes := m.fresh.bytes + m.hot.bytes; bytes > max(m.limit, held) {
+		t.Errorf("%d bytes, limit %d, %d in use", bytes, m.limit, held)
+	}
+	if m.gone.bytes > m.limit/2 {
+		t.Errorf("names of %d bytes, limit %d", m.gone.bytes, m.limit)
 	}
 }
 
-func TestMemoryKeepsTheSpansUsedLast(t *testing.T) {
-	m := NewMemory(3 * 4096)
-	for _, tt := range []struct {
+func TestMemoryKeepsWhatComesBack(t *testing.T) {
+	m := NewMemory(8 * 4096)
+	for i, tt := range []struct {
 		span int
 		made bool
 	}{
-		{1, true}, {2, true}, {3, true}, {1, false}, {4, true}, {2, true}, {1, false}, {4, false}, {3, true},
+		{1, true}, {2, true}, {1, false}, {3, true}, {4, true}, {5, true}, {6, true}, {7, true}, {8, true},
+		{9, true},             // 1, used twice at its time, leaves before 2, used once
+		{2, false}, {1, true}, // 2 leaves now, and 1 has come back
+		{10, true}, {11, true}, {12, true}, {13, true}, {14, true}, {15, true}, {16, true}, {17, true}, {18, true},
+		{1, false}, {16, false}, // so it stays, as does what came last
+		{11, true}, {1, false}, {11, false},
 	} {
 		if made := useSpan(t, m, layerA, tt.span, 4096); made != tt.made {
-			t.Errorf("span %d: made is %v, want %v", tt.span, made, tt.made)
+			t.Errorf("%d: span %d: made is %v, want %v", i, tt.span, made, tt.made)
 		}
 	}
-	if useSpan(t, m, layerB, 1, 4096); !m.Has(layerB, 1) || !m.Has(layerA, 3) || m.Has(layerA, 1) {
+	if useSpan(t, m, layerB, 1, 4096); !m.Has(layerB, 1) || !m.Has(layerA, 18) || m.Has(layerA, 2) {
 		t.Error("Has says otherwise")
 	}
-	want := MemoryStats{Hits: 3, Misses: 7, Bytes: 3 * 4096}
+	want := MemoryStats{Hits: 6, Misses: 21, Bytes: 8 * 4096}
 	if got := m.Stats(); got != want {
 		t.Errorf("stats %+v, want %+v", got, want)
 	}
 }
 
-// The bound holds, and the order of eviction is that of a plain list, for any
-// sequence of uses.
-func TestMemoryAgainstAModel(t *testing.T) {
-	for seed := range uint64(25) {
-		rnd := rand.New(rand.NewPCG(seed, 0))
-		limit := rnd.Int64N(100_000)
-		m := NewMemory(limit)
-		sizes := make([]int, 30)
-		for i := range sizes {
-			sizes[i] = rnd.IntN(30_000)
+func TestMemoryKeepsItsHotSetDuringAScan(t *testing.T) {
+	const spans, hot = 64, 24
+	m := NewMemory(spans * minBuffer)
+	for pass := range 2 { // in between the hot ones leave, so that they come back
+		for span := range hot {
+			useSpan(t, m, layerA, span, minBuffer)
 		}
-		var model []int // used last comes last
-		for range 500 {
-			span := rnd.IntN(len(sizes))
-			made := useSpan(t, m, layerA, span, sizes[span])
-			var known bool
-			if model, known = touch(model, span, sizes, limit); known == made {
-				t.Fatalf("seed %d: span %d of %d bytes: made is %v", seed, span, sizes[span], made)
-			}
+		for span := range spans {
+			useSpan(t, m, layerB, 100*pass+span, minBuffer)
+		}
+	}
+	for span := range 10 * spans {
+		for range 3 { // as who reads a span piece by piece
+			useSpan(t, m, layerB, 2000+span, minBuffer)
+		}
+	}
+	for span := range hot {
+		if !m.Has(layerA, span) {
+			t.Errorf("a scan has driven out span %d", span)
 		}
 	}
 }
 
-func touch(model []int, span int, sizes []int, limit int64) (after []int, known bool) {
-	for i, s := range model {
-		if s == span {
-			return append(append(append(after, model[:i]...), model[i+1:]...), span), true
+// A model is 2Q as its inventors describe it, in slices whose first leaves.
+type model struct {
+	limit            int64
+	fresh, hot, gone []modelSpan
+}
+
+type modelSpan struct {
+	span int
+	cost int64
+}
+
+func costs(list []modelSpan) (sum int64) {
+	for _, s := range list {
+		sum += s.cost
+	}
+	return sum
+}
+
+// without returns the list without a span, and whether that was there.
+func without(list []modelSpan, span int) (rest []modelSpan, found bool) {
+	for _, s := range list {
+		if s.span == span {
+			found = true
+		} else {
+			rest = append(rest, s)
 		}
 	}
-	if int64(bufferSize(sizes[span])) > limit {
-		return model, false
+	return rest, found
+}
+
+// use reports whether a span has to be made.
+func (m *model) use(span, size int) (made bool) {
+	for _, s := range m.fresh {
+		if s.span == span {
+			return false
+		}
 	}
-	model = append(model, span)
-	for {
-		var sum int64
-		for _, s := range model {
-			sum += int64(bufferSize(sizes[s]))
+	for _, s := range m.hot {
+		if s.span == span {
+			m.hot, _ = without(m.hot, span)
+			m.hot = append(m.hot, s)
+			return false
 		}
-		if sum <= limit {
-			return model, false
+	}
+	cost := int64(bufferSize(size))
+	if cost > m.limit {
+		return true
+	}
+	back := false
+	m.gone, back = without(m.gone, span)
+	for reused := false; costs(m.fresh)+costs(m.hot)+cost > m.limit; {
+		left := m.leave()
+		if !reused && left >= cost && left <= cost+cost/4 {
+			cost, reused = left, true
 		}
-		model = model[1:]
+	}
+	if back {
+		m.hot = append(m.hot, modelSpan{span, cost})
+	} else {
+		m.fresh = append(m.fresh, modelSpan{span, cost})
+	}
+	return true
+}
+
+// leave has a span leave, and returns the size of its buffer.
+func (m *model) leave() (left int64) {
+	if costs(m.fresh) <= m.limit/4 && len(m.hot) > 0 {
+		left, m.hot = m.hot[0].cost, m.hot[1:]
+		return left
+	}
+	m.gone, m.fresh = append(m.gone, m.fresh[0]), m.fresh[1:]
+	left = m.gone[len(m.gone)-1].cost
+	for costs(m.gone) > m.limit/2 {
+		m.gone = m.gone[1:]
+	}
+	return left
+}
+
+func TestMemoryAgainstAModel(t *testing.T) {
+	for seed := range uint64(40) {
+		rnd := rand.New(rand.NewPCG(seed, 0))
+		limit := rnd.Int64N(200_000)
+		m, model := NewMemory(limit), &model{limit: limit}
+		sizes := make([]int, 40)
+		for i := range sizes {
+			sizes[i] = rnd.IntN(30_000)
+		}
+		for i := range 1000 {
+			span := min(rnd.IntN(len(sizes)), rnd.IntN(len(sizes))) // some more often than others
+			made, want := useSpan(t, m, layerA, span, sizes[span]), model.use(span, sizes[span])
+			if made != want {
+				t.Fatalf("seed %d, use %d: span %d of %d bytes: made is %v", seed, i, span, sizes[span], made)
+			}
+		}
 	}
 }
 
@@ -166,7 +257,7 @@ func TestMemoryUnderManyUsers(t *testing.T) {
 				for range 500 {
 					span := rnd.IntN(40)
 					if span%10 == 7 {
-						if err := m.Use(layerA, span, 100, func([]byte) error { return broken }, func([]byte) { t.Error("used a broken span") }); err != broken {
+						if _, _, err := m.Hold(layerA, span, 100, func([]byte) error { return broken }); err != broken {
 							t.Errorf("error %v", err)
 						}
 						continue
@@ -184,29 +275,31 @@ func TestMemoryUnderManyUsers(t *testing.T) {
 
 func TestMemoryFillsOnceForAllWhoWait(t *testing.T) {
 	m := NewMemory(1 << 20)
-	var fills, uses atomic.Int32
+	var fills, holds atomic.Int32
 	var wg sync.WaitGroup
 	fill := func([]byte) error {
 		fills.Add(1)
 		for range 7 {
 			wg.Go(func() {
-				if err := m.Use(layerA, 1, 10, nil, func([]byte) { uses.Add(1) }); err != nil {
+				if _, _, err := m.Hold(layerA, 1, 10, nil); err != nil {
 					t.Error(err)
 				}
+				holds.Add(1)
 			})
 		}
 		for m.Stats().Hits < 7 { // until all of them wait
 			runtime.Gosched()
 		}
-		if m.Has(layerA, 1) {
-			t.Error("Has sees a span that is being made")
+		if !m.Has(layerA, 1) {
+			t.Error("Has does not know of a span that is being made")
 		}
 		return nil
 	}
-	must(t, m.Use(layerA, 1, 10, fill, func([]byte) { uses.Add(1) }))
+	_, _, err := m.Hold(layerA, 1, 10, fill)
+	must(t, err)
 	wg.Wait()
-	if fills.Load() != 1 || uses.Load() != 8 {
-		t.Errorf("%d fills, %d uses", fills.Load(), uses.Load())
+	if fills.Load() != 1 || holds.Load() != 7 {
+		t.Errorf("%d fills, %d more holds", fills.Load(), holds.Load())
 	}
 }
 
@@ -225,13 +318,16 @@ func TestMemoryIsNotPoisonedByAFailedFill(t *testing.T) {
 			waiter := make(chan error)
 			func() {
 				defer func() { _ = recover() }()
-				_ = m.Use(layerA, 1, 100, func(dst []byte) error {
-					go func() { waiter <- m.Use(layerA, 1, 100, nil, func([]byte) { t.Error("used") }) }()
+				_, _, _ = m.Hold(layerA, 1, 100, func(dst []byte) error {
+					go func() {
+						_, _, err := m.Hold(layerA, 1, 100, nil)
+						waiter <- err
+					}()
 					for m.Stats().Hits < 1 { // until it waits
 						runtime.Gosched()
 					}
 					return tt.fill(dst)
-				}, func([]byte) { t.Error("used") })
+				})
 			}()
 			if err := <-waiter; err != tt.want {
 				t.Errorf("the waiter was told %v, want %v", err, tt.want)
@@ -247,15 +343,32 @@ func TestMemoryIsNotPoisonedByAFailedFill(t *testing.T) {
 	}
 }
 
-func TestMemoryIsLetGoWhenUsePanics(t *testing.T) {
-	m := NewMemory(4096)
-	func() {
-		defer func() { _ = recover() }()
-		_ = m.Use(layerA, 1, 100, func([]byte) error { return nil }, func([]byte) { panic("in use") })
-	}()
-	useSpan(t, m, layerA, 2, 100)
-	if m.Has(layerA, 1) || !m.Has(layerA, 2) {
-		t.Error("the span is still held")
+// What is held stays as it is, whatever comes meanwhile, and goes when it is released.
+func TestMemoryLeavesAloneWhatIsHeld(t *testing.T) {
+	m := NewMemory(4 * 4096)
+	type held struct {
+		span    int
+		data    []byte
+		release func()
+	}
+	var all []held
+	for span := range 20 {
+		data, release, err := m.Hold(layerA, span, 4096, func(dst []byte) error { spanBytes(span, dst); return nil })
+		must(t, err)
+		all = append(all, held{span, data, release})
+		useSpan(t, m, layerB, span, 4096)
+	}
+	want := make([]byte, 4096)
+	for _, h := range all {
+		spanBytes(h.span, want)
+		if !bytes.Equal(h.data, want) {
+			t.Errorf("span %d has changed", h.span)
+		}
+		h.release()
+		checkMemory(t, m)
+	}
+	if st := m.Stats(); st.Bytes > 4*4096 {
+		t.Errorf("%d bytes stay", st.Bytes)
 	}
 }
 
@@ -263,16 +376,56 @@ func TestMemoryNeverWaitsForMemory(t *testing.T) {
 	m := NewMemory(4096)
 	var nest func(span int)
 	nest = func(span int) {
-		must(t, m.Use(layerA, span, 4096, func([]byte) error {
+		_, release, err := m.Hold(layerA, span, 4096, func([]byte) error {
 			if span > 0 {
 				nest(span - 1)
 			}
 			return nil
-		}, func([]byte) { checkMemory(t, m) }))
+		})
+		must(t, err)
+		checkMemory(t, m)
+		release()
 	}
 	nest(20)
 	if st := m.Stats(); st.Bytes > 4096 {
 		t.Errorf("%d bytes stay", st.Bytes)
+	}
+}
+
+func TestMemoryUsesBuffersAgain(t *testing.T) {
+	m := NewMemory(16 << 20)
+	nothing := func([]byte) error { return nil }
+	span := 0
+	use := func() {
+		_, release, err := m.Hold(layerA, span, 768<<10+span%7*20_000, nothing)
+		must(t, err)
+		release()
+		span++
+	}
+	for range 200 {
+		use()
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range 200 {
+		use()
+	}
+	runtime.ReadMemStats(&after)
+	if n := after.TotalAlloc - before.TotalAlloc; n > 10<<20 {
+		t.Errorf("200 spans took %d new bytes", n)
+	}
+}
+
+func TestAHitAllocatesNothing(t *testing.T) {
+	m := NewMemory(1 << 20)
+	useSpan(t, m, layerA, 1, 100)
+	n := testing.AllocsPerRun(100, func() {
+		if _, release, err := m.Hold(layerA, 1, 100, nil); err == nil {
+			release()
+		}
+	})
+	if n != 0 {
+		t.Errorf("%v allocations", n)
 	}
 }
 
@@ -292,12 +445,12 @@ func TestMemoryServesASpanOverTheLimit(t *testing.T) {
 func TestMemoryRefusesSizesThatCanNotBe(t *testing.T) {
 	m := NewMemory(10_000)
 	for _, size := range []int{-1, maxSpan + 1} {
-		if err := m.Use(layerA, 1, size, nil, nil); err == nil {
+		if _, _, err := m.Hold(layerA, 1, size, nil); err == nil {
 			t.Errorf("a size of %d was accepted", size)
 		}
 	}
 	useSpan(t, m, layerA, 1, 100)
-	if err := m.Use(layerA, 1, 99, nil, nil); err == nil {
+	if _, _, err := m.Hold(layerA, 1, 99, nil); err == nil {
 		t.Error("a span was given under another size")
 	}
 	checkMemory(t, m)
@@ -317,15 +470,20 @@ func TestBufferSizesAreFewAndLittleLarger(t *testing.T) {
 	}
 }
 
-func ExampleMemory_Use() {
+func ExampleMemory_Hold() {
 	m := NewMemory(1 << 20)
 	for range 2 {
-		err := m.Use(layerA, 0, 5,
-			func(dst []byte) error { fmt.Println("decode"); copy(dst, "hello"); return nil },
-			func(data []byte) { fmt.Printf("%s\n", data) })
+		data, release, err := m.Hold(layerA, 0, 5, func(dst []byte) error {
+			fmt.Println("decode")
+			copy(dst, "hello")
+			return nil
+		})
 		if err != nil {
 			fmt.Println(err)
+			return
 		}
+		fmt.Printf("%s\n", data)
+		release()
 	}
 	// Output:
 	// decode

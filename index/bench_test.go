@@ -212,3 +212,4 @@ func readAll(r io.Reader) error {
 type discardless struct{ io.ReaderAt }
 
 func (discardless) Discard(off, n int64) error { return nil }
+func (discardless) Fetch(off, n int64) error   { return nil }

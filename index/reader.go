@@ -17,16 +17,28 @@ type Blob interface {
 	io.ReaderAt
 	// Discard is told of a range whose bytes failed their digest, so that they are fetched anew.
 	Discard(off, n int64) error
+	// Fetch brings a range near that is about to be read, and returns when it is there. It need not do anything; an error
+	// says that there is no sense in fetching ahead, for now.
+	Fetch(off, n int64) error
 }
 
 // Memory keeps decoded spans. It is safe for concurrent use.
 type Memory interface {
 	// Has tells whether a span is there, or about to be.
 	Has(blob digest.Digest, span int) bool
-	// Use runs use with the decoded bytes of a span, size of them. When they are not there, fill makes them first:
-	// once, however many callers wait. Its error goes to all who waited and is not kept. The slice is not valid after
-	// use returns. fill and use run before Use returns, and not after.
-	Use(blob digest.Digest, span, size int, fill func(dst []byte) error, use func(data []byte)) error
+	// Hold gives the decoded bytes of a span, size of them, which stay as they are until release is called, once. When
+	// they are not there, fill makes them first: once, however many callers wait. Its error goes to all who waited and
+	// is not kept. fill runs before Hold returns, and not after.
+	Hold(blob digest.Digest, span, size int, fill func(dst []byte) error) (data []byte, release func(), err error)
+	// Limit is how many bytes it keeps.
+	Limit() int64
+}
+
+// A Part is decoded bytes of a tar. They are not to be written to, nor used once Release has been called, which is to be
+// called once.
+type Part struct {
+	Data    []byte
+	Release func()
 }
 
 // maxFetch bounds the compressed bytes that are fetched at once. A span is not larger.
@@ -39,6 +51,11 @@ const maxKept = 2 * spanSize
 //
 // A read that has to decode takes memory besides that of its Memory: up to 4 MiB for what it fetches, and up to half a
 // MiB to decode it. Of that some 2 MiB at most are kept for reads to come, until the garbage collector wants them.
+//
+// For those who read the tar from front to back, up to eight at a time, it reads ahead once they have come a little way:
+// spans are decoded by other goroutines, as many of all Readers as there are processors, each of which takes what a
+// read takes, and are kept in the Memory, in an eighth of its limit at most; and the blob is told to fetch what up to 32 MiB
+// of tar are made of, up to 16 MiB at a time, for two of all Readers.
 type Reader struct {
 	x       *Index
 	blob    Blob
@@ -46,6 +63,7 @@ type Reader struct {
 	memory  Memory
 	decoded atomic.Int64
 	pool    sync.Pool // of *request
+	ahead   ahead
 }
 
 // NewReader returns a reader of the tar of x, whose blob is b, and whose frames stand in a file of x.FramesSize()
@@ -54,8 +72,13 @@ type Reader struct {
 func NewReader(x *Index, b Blob, frames io.ReaderAt, m Memory) *Reader {
 	r := &Reader{x: x, blob: b, frames: frames, memory: m}
 	r.pool.New = func() any { return newRequest(r) }
+	r.ahead.r = r
 	return r
 }
+
+// Close ends reading ahead, and waits for what is under way: from then on the Reader uses its blob and its index only
+// while a call of a method lasts. It goes on to read.
+func (r *Reader) Close() { r.ahead.close() }
 
 // Decoded is the number of spans decoded so far.
 func (r *Reader) Decoded() int64 { return r.decoded.Load() }
@@ -74,6 +97,10 @@ func (r *Reader) ReadAt(p []byte, off int64) (int, error) {
 	if int64(len(p)) > size-off {
 		p, end = p[:size-off], io.EOF
 	}
+	if len(p) == 0 {
+		return 0, end
+	}
+	r.ahead.note(off, len(p))
 	q := r.pool.Get().(*request)
 	n, err := q.read(p, off)
 	q.release()
@@ -83,15 +110,29 @@ func (r *Reader) ReadAt(p []byte, off int64) (int, error) {
 	return n, end
 }
 
-// A request is one call of ReadAt. Requests are used again, so that a read of what is in memory allocates nothing.
+// Hold gives bytes of the tar without a copy: it appends to parts what the n bytes from off on are made of, one part or
+// more, all of it within the tar and n > 0. If that takes more parts than fit into parts, it appends none: ReadAt has no
+// bounds. With an error, which is as ReadAt's, nothing is appended either. If the bytes are in memory, it allocates nothing.
+func (r *Reader) Hold(parts []Part, off int64, n int) ([]Part, error) {
+	t := r.x.t
+	if off < 0 || n <= 0 || int64(n) > t.tarSize-off {
+		return parts, fmt.Errorf("layer %s: no %d bytes from %d on", t.blob, n, off)
+	}
+	if t.find(off+int64(n)-1)-t.find(off) >= cap(parts)-len(parts) {
+		return parts, nil
+	}
+	r.ahead.note(off, n)
+	q := r.pool.Get().(*request)
+	defer q.release()
+	return q.collect(parts, off, n)
+}
+
+// A request is one read. Requests are used again, so that a read of what is in memory allocates nothing.
 type request struct {
-	r    *Reader
-	p    []byte // what is still to be read
-	off  int64  // and where, in the tar
-	span int    // the one that is asked for
-	last int    // the last one that will be
-	fill func([]byte) error
-	use  func([]byte)
+	r      *Reader
+	span   int // the one that is asked for
+	last   int // the last one that will be
+	decode func([]byte) error
 	// The following is what has been fetched.
 	buf   []byte
 	start int64 // blob offset of buf[0]
@@ -100,33 +141,103 @@ type request struct {
 
 func newRequest(r *Reader) *request {
 	q := &request{r: r}
-	q.fill, q.use = q.decode, q.copy
+	q.decode = q.fill
 	return q
 }
 
-// release puts a request back, without the caller's bytes and without more memory of its own than may be kept.
+// release puts a request back, without more memory of its own than may be kept.
 func (q *request) release() {
-	q.p = nil
 	if cap(q.buf) > maxKept {
 		q.buf = nil
 	}
 	q.r.pool.Put(q)
 }
 
-func (q *request) read(p []byte, off int64) (int, error) {
+// begin sets the request to the spans of the n bytes from off on.
+func (q *request) begin(off int64, n int) {
 	t := q.r.x.t
-	q.p, q.off, q.buf = p, off, q.buf[:0]
-	q.last = t.find(off + int64(len(p)) - 1)
-	for q.span = t.find(off); len(q.p) > 0; q.span++ {
-		out := t.out(q.span)
-		if out.n == 0 {
+	q.span, q.last, q.buf = t.find(off), t.find(off+int64(n)-1), q.buf[:0]
+}
+
+// read copies the tar from off on to all of p.
+func (q *request) read(p []byte, off int64) (n int, err error) {
+	for q.begin(off, len(p)); n < len(p); q.span++ {
+		part, err := q.hold(off + int64(n))
+		if err != nil {
+			return n, err
+		}
+		n += copy(p[n:], part.Data)
+		part.Release()
+	}
+	return n, nil
+}
+
+// collect holds the n bytes from off on.
+func (q *request) collect(parts []Part, off int64, n int) ([]Part, error) {
+	old := len(parts)
+	for q.begin(off, n); n > 0; q.span++ {
+		part, err := q.hold(off)
+		if err != nil {
+			for _, p := range parts[old:] {
+				p.Release()
+			}
+			return parts[:old], err
+		}
+		part.Data = part.Data[:min(n, len(part.Data))]
+		if len(part.Data) == 0 {
+			part.Release()
 			continue
 		}
-		if err := q.r.memory.Use(t.blob, q.span, int(out.n), q.fill, q.use); err != nil {
-			return len(p) - len(q.p), err
+		parts = append(parts, part)
+		off += int64(len(part.Data))
+		n -= len(part.Data)
+	}
+	return parts, nil
+}
+
+// nothing is what an empty span holds.
+var nothing = Part{Release: func() {}}
+
+// hold gives the bytes of the span from off on.
+func (q *request) hold(off int64) (Part, error) {
+	t := q.r.x.t
+	out := t.out(q.span)
+	if out.n == 0 {
+		return nothing, nil
+	}
+	for {
+		data, release, err := q.r.memory.Hold(t.blob, q.span, int(out.n), q.decode)
+		if err == nil {
+			return Part{data[off-out.off:], release}, nil
+		}
+		// One who read ahead was at it, and failed, perhaps for a reason of his own.
+		if !errors.As(err, new(aheadError)) {
+			return Part{}, err
 		}
 	}
-	return len(p), nil
+}
+
+// An aheadError is an error of one who reads ahead, which is nobody else's.
+type aheadError struct{ error }
+
+// decodeAhead brings a span to memory that nobody asked for, and tells whether that went well. A panic is left to those
+// who come to ask for it.
+func (r *Reader) decodeAhead(span int) (ok bool) {
+	defer func() { ok = recover() == nil && ok }()
+	q := r.pool.Get().(*request)
+	defer q.release()
+	q.span, q.last, q.buf = span, span, q.buf[:0]
+	_, release, err := r.memory.Hold(r.x.t.blob, span, int(r.x.t.out(span).n), func(dst []byte) error {
+		if err := q.fill(dst); err != nil {
+			return aheadError{err}
+		}
+		return nil
+	})
+	if err != nil {
+		return false
+	}
+	release()
+	return true
 }
 
 // find gives the span that has a byte of the tar.
@@ -134,15 +245,8 @@ func (t *table) find(off int64) int {
 	return sort.Search(len(t.spans), func(i int) bool { return t.spans[i].out > off }) - 1
 }
 
-// copy takes what is asked for out of a decoded span.
-func (q *request) copy(data []byte) {
-	n := copy(q.p, data[q.off-q.r.x.t.spans[q.span].out:])
-	q.p = q.p[n:]
-	q.off += int64(n)
-}
-
-// decode makes a span.
-func (q *request) decode(dst []byte) error {
+// fill makes the span.
+func (q *request) fill(dst []byte) error {
 	src, err := q.compressed()
 	if err != nil {
 		return err

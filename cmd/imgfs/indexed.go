@@ -23,6 +23,9 @@ type indexed struct {
 }
 
 func (x *indexed) close() {
+	if x.reader != nil {
+		x.reader.Close()
+	}
 	for _, f := range []*os.File{x.file, x.frames} {
 		if f != nil {
 			f.Close()

@@ -32,6 +32,7 @@ type layer struct {
 type inPlace struct{ io.ReaderAt }
 
 func (inPlace) Discard(int64, int64) error { return nil }
+func (inPlace) Fetch(int64, int64) error   { return nil }
 
 // openLayer opens a layer by its index from the cache, or by the one it builds.
 func (s *session) openLayer(ctx context.Context, im *fetcher.Image, desc fetcher.Layer, p *progress) (_ *layer, err error) {
@@ -69,18 +70,19 @@ func (l *layer) use(x *indexed) {
 	l.current.Store(x)
 }
 
-// close lets go of the layer. The source comes first, which ends what waits for the network.
+// close lets go of the layer. The source comes first, which ends what waits for the network; then who reads ahead, so that
+// nobody uses blob and indexes any more.
 func (l *layer) close() {
 	l.src.Close()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.blob != nil {
-		l.blob.Close()
-	}
 	for _, x := range append(l.old, l.current.Load()) {
 		if x != nil {
 			x.close()
 		}
+	}
+	if l.blob != nil {
+		l.blob.Close()
 	}
 }
 
@@ -96,16 +98,34 @@ func (l *layer) decoded() int64 {
 }
 
 // ReadAt reads the layer's tar. An index that turns out to be damaged is built anew.
-func (l *layer) ReadAt(p []byte, off int64) (int, error) {
+func (l *layer) ReadAt(p []byte, off int64) (n int, err error) {
+	err = l.read(func(r *index.Reader) error {
+		n, err = r.ReadAt(p, off)
+		return err
+	})
+	return n, err
+}
+
+// Hold gives bytes of the layer's tar without a copy, as index.Reader's.
+func (l *layer) Hold(parts []index.Part, off int64, n int) (held []index.Part, err error) {
+	err = l.read(func(r *index.Reader) error {
+		held, err = r.Hold(parts, off, n)
+		return err
+	})
+	return held, err
+}
+
+// read reads once, and once more if the index is damaged and can be built anew.
+func (l *layer) read(read func(*index.Reader) error) error {
 	x := l.current.Load()
-	n, err := x.reader.ReadAt(p, off)
+	err := read(x.reader)
 	if !errors.Is(err, index.ErrDamaged) {
-		return n, err
+		return err
 	}
 	if x, err = l.rebuilt(x, err); err != nil {
-		return 0, err
+		return err
 	}
-	return x.reader.ReadAt(p, off)
+	return read(x.reader)
 }
 
 // entries gives the entries of the layer's tar. An index that turns out to be damaged is built anew: ask again.
@@ -146,6 +166,7 @@ func (l *layer) rebuilt(damaged *indexed, why error) (*indexed, error) {
 	l.session.app.log.Warn("an index was damaged, and has been built anew", "layer", l.Digest, "why", why)
 	l.old = append(l.old, damaged)
 	l.use(x)
+	damaged.reader.Close() // who reads by it goes on
 	return x, nil
 }
 
