@@ -122,13 +122,16 @@ func (a *adaptor) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fus
 
 // Read ignores the cancel channel: a signal to the reader does not fail the read (a fatal one ends it in the kernel).
 func (a *adaptor) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
-	n, err := a.ops.read(in.NodeId, buf[:min(uint64(len(buf)), uint64(in.Size))], in.Offset)
+	r := readReplies.Get().(*readReply)
+	n, held, err := a.ops.read(in.NodeId, buf[:min(uint64(len(buf)), uint64(in.Size))], in.Offset, r.held[:0])
 	a.stats.reads.Add(1)
 	if err != nil {
+		readReplies.Put(r)
 		return nil, a.failed(in.NodeId, err)
 	}
-	a.stats.bytes.Add(uint64(n))
-	return newReadReply(buf[:n]), fuse.OK
+	r.fill(buf[:n], held)
+	a.stats.bytes.Add(uint64(r.size))
+	return r, fuse.OK
 }
 
 // failed counts and logs the errors that are not answers, and returns what the caller is told.
@@ -188,22 +191,54 @@ func (a *adaptor) Ioctl(_ <-chan struct{}, _ *fuse.IoctlIn, _ []byte, _ *fuse.Io
 	return fuse.Status(syscall.ENOTTY)
 }
 
-// A readReply is the answer to a read: part of the buffer that go-fuse gave for it.
-type readReply struct{ data []byte }
+// maxParts is how many parts of a tar a read may be answered with. They are decoded spans, as large as a request at
+// least but for the odd one.
+const maxParts = 4
+
+// A readReply is the answer to a read: parts of the layer's tar, which the kernel copies out of the memory of decoded
+// spans, or the buffer that go-fuse gave for it.
+type readReply struct {
+	held   [maxParts]layers.Part
+	slices [maxParts][]byte
+	n      int // of held, or 1 for the buffer, or 0 for nothing at all
+	size   int
+}
 
 var readReplies = sync.Pool{New: func() any { return new(readReply) }}
 
-func newReadReply(data []byte) *readReply {
-	r := readReplies.Get().(*readReply)
-	r.data = data
-	return r
+// fill sets the answer to what is held, or to the buffer if that is nothing.
+func (r *readReply) fill(buf []byte, held []layers.Part) {
+	r.n, r.size = len(held), len(buf)
+	for i := range held {
+		r.held[i], r.slices[i] = held[i], held[i].Data
+		r.size += len(held[i].Data)
+	}
+	if r.n == 0 && len(buf) > 0 {
+		r.slices[0], r.n = buf, 1
+	}
 }
 
-func (r *readReply) Bytes([]byte) ([]byte, fuse.Status) { return r.data, fuse.OK }
-func (r *readReply) Size() int                          { return len(r.data) }
+func (r *readReply) Size() int { return r.size }
 
-// Done is called once, when go-fuse has taken the data.
+// Slices has go-fuse write the answer as it is, and call Done after that.
+func (r *readReply) Slices() ([][]byte, fuse.Status) { return r.slices[:r.n], fuse.OK }
+
+// Bytes is for who can't write slices.
+func (r *readReply) Bytes(buf []byte) ([]byte, fuse.Status) {
+	buf = buf[:0]
+	for _, s := range r.slices[:r.n] {
+		buf = append(buf, s...)
+	}
+	return buf, fuse.OK
+}
+
+// Done is called once, when go-fuse has sent the answer; not at all for one of no bytes.
 func (r *readReply) Done() {
-	r.data = nil
+	for i := range r.held {
+		if release := r.held[i].Release; release != nil {
+			release()
+		}
+	}
+	*r = readReply{}
 	readReplies.Put(r)
 }

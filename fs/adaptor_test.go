@@ -47,7 +47,8 @@ func TestAccessIsRefusedForWriting(t *testing.T) {
 
 // hot are the requests that there are most of.
 func hot(t testing.TB) map[string]func() {
-	tree := sample().tree(t)
+	b := sample()
+	tree := b.treeOver(t, newHolder(b, 1<<20))
 	a := newAdaptor(tree, slog.Default())
 	many := fuse.InHeader{NodeId: id(t, tree, "/many")}
 	big := fuse.InHeader{NodeId: id(t, tree, "/big")}
@@ -55,7 +56,14 @@ func hot(t testing.TB) map[string]func() {
 	var attr fuse.AttrOut
 	buf := make([]byte, 128<<10)
 	getAttr := &fuse.GetAttrIn{InHeader: big}
-	read := &fuse.ReadIn{InHeader: big, Size: uint32(len(buf)), Offset: 1 << 20}
+	sparse := fuse.InHeader{NodeId: id(t, tree, "/sparse")}
+	held := &fuse.ReadIn{InHeader: big, Size: uint32(len(buf)), Offset: 1<<20 - 64<<10}
+	copied := &fuse.ReadIn{InHeader: sparse, Size: uint32(len(buf))}
+	read := func(in *fuse.ReadIn) {
+		reply, _ := a.Read(nil, in, buf)
+		reply.(*readReply).Slices()
+		reply.Done()
+	}
 	listing := &fuse.ReadIn{InHeader: many}
 	list := fuse.NewDirEntryList(buf, 0)
 	empty := *list
@@ -65,11 +73,8 @@ func hot(t testing.TB) map[string]func() {
 		"GetAttr":      func() { a.GetAttr(nil, getAttr, &attr) },
 		"ReadDirPlus":  func() { *list = empty; a.ReadDirPlus(nil, listing, list) },
 		"ReadDir":      func() { *list = empty; a.ReadDir(nil, listing, list) },
-		"Read": func() {
-			reply, _ := a.Read(nil, read, buf)
-			reply.Bytes(buf)
-			reply.Done()
-		},
+		"Read":         func() { read(held) },
+		"ReadCopied":   func() { read(copied) },
 	}
 }
 

@@ -84,30 +84,37 @@ func (o operations) readlink(id uint64) (string, syscall.Errno) {
 	return target, 0
 }
 
-// read fills dst with a file's content from off on. It returns fewer bytes than asked for only at the end of the
-// file, or with an error: the kernel takes a short answer for the end, and would cut the file off there. The
-// error is an errno of ours, or wraps one of the tree's.
-func (o operations) read(id uint64, dst []byte, off uint64) (int, error) {
+// read gives a file's content from off on, as many bytes as dst has: held in parts of the layer's tar, where those are in
+// memory and there is room in parts, and otherwise in dst, of which done bytes are filled. They are less than asked
+// for only at the end of the file, or with an error: the kernel takes a short answer for the end, and would cut the file
+// off there. The error is an errno of ours, or wraps one of the tree's.
+func (o operations) read(id uint64, dst []byte, off uint64, parts []layers.Part) (done int, held []layers.Part, err error) {
 	n, errno := o.node(id)
 	if errno != 0 {
-		return 0, errno
+		return 0, nil, errno
 	}
 	a := o.tree.Attr(n)
 	switch a.Mode & syscall.S_IFMT {
 	case syscall.S_IFREG:
 	case syscall.S_IFDIR:
-		return 0, syscall.EISDIR
+		return 0, nil, syscall.EISDIR
 	default:
-		return 0, syscall.EINVAL
+		return 0, nil, syscall.EINVAL
 	}
 	if off >= a.Size || off > math.MaxInt64 {
-		return 0, nil
+		return 0, nil, nil
 	}
 	dst = dst[:min(uint64(len(dst)), a.Size-off)]
-	if read, err := o.tree.ReadAt(n, dst, int64(off)); read < len(dst) {
-		return 0, fmt.Errorf("%d bytes at %d: %w", len(dst), off, err)
+	held, err = o.tree.Hold(n, parts, int64(off), len(dst))
+	if err == nil && len(held) == 0 {
+		if done, err = o.tree.ReadAt(n, dst, int64(off)); done == len(dst) {
+			err = nil
+		}
 	}
-	return len(dst), nil
+	if err != nil {
+		return 0, nil, fmt.Errorf("%d bytes at %d: %w", len(dst), off, err)
+	}
+	return done, held, nil
 }
 
 // statfs is what statfs(2) tells of the tree: a full file system, of blockSize blocks.

@@ -50,7 +50,7 @@ func TestNodeIDsOfAnotherImageAreStale(t *testing.T) {
 		_, list := o.list(id)
 		_, getxattr := o.getxattr(id, "user.x", nil)
 		_, listxattr := o.listxattr(id, nil)
-		_, read := o.read(id, make([]byte, 1), 0)
+		_, _, read := o.read(id, make([]byte, 1), 0, nil)
 		for op, err := range map[string]error{
 			"lookup": lookup, "attr": attr, "readlink": readlink, "list": list,
 			"getxattr": getxattr, "listxattr": listxattr, "read": read,
@@ -109,8 +109,8 @@ func TestOperationsOnTheWrongTypeOfFile(t *testing.T) {
 		"list of a file":          {second(o.list(id(t, tree, "/big"))), syscall.ENOTDIR},
 		"readlink of a file":      {second(o.readlink(id(t, tree, "/big"))), syscall.EINVAL},
 		"readlink of a directory": {second(o.readlink(id(t, tree, "/etc"))), syscall.EINVAL},
-		"read of a directory":     {second(o.read(id(t, tree, "/etc"), buf, 0)), syscall.EISDIR},
-		"read of a FIFO":          {second(o.read(id(t, tree, "/fifo"), buf, 0)), syscall.EINVAL},
+		"read of a directory":     {third(o.read(id(t, tree, "/etc"), buf, 0, nil)), syscall.EISDIR},
+		"read of a FIFO":          {third(o.read(id(t, tree, "/fifo"), buf, 0, nil)), syscall.EINVAL},
 	} {
 		if tc.got != tc.want {
 			t.Errorf("%s: %v, want %v", what, tc.got, tc.want)
@@ -118,7 +118,8 @@ func TestOperationsOnTheWrongTypeOfFile(t *testing.T) {
 	}
 }
 
-func second[T any, E error](_ T, err E) error { return err }
+func second[T any, E error](_ T, err E) error        { return err }
+func third[T, U any, E error](_ T, _ U, err E) error { return err }
 
 func TestReadIsShortOnlyAtTheEnd(t *testing.T) {
 	tree := sample().tree(t)
@@ -133,7 +134,7 @@ func TestReadIsShortOnlyAtTheEnd(t *testing.T) {
 		{1 << 62, 10, 0}, {1 << 63, 10, 0}, {^uint64(0), 10, 0}, {0, 0, 0},
 	} {
 		buf := make([]byte, tc.len)
-		n, err := o.read(id(t, tree, "/big"), buf, tc.off)
+		n, _, err := o.read(id(t, tree, "/big"), buf, tc.off, nil)
 		if n != tc.want || err != nil {
 			t.Errorf("%d bytes at %d: %d, %v, want %d", tc.len, tc.off, n, err, tc.want)
 		}
@@ -239,7 +240,7 @@ func TestOperationsAllocateNothing(t *testing.T) {
 		"lookup":    func() { o.lookup(many, "0500") },
 		"no lookup": func() { o.lookup(many, "absent") },
 		"attr":      func() { o.attr(file) },
-		"read":      func() { o.read(file, buf, 4096) },
+		"read":      func() { o.read(file, buf, 4096, nil) },
 		"getxattr":  func() { o.getxattr(xattrs, "user.binary", buf) },
 		"listxattr": func() { o.listxattr(xattrs, buf) },
 		"statfs":    func() { o.statfs() },

@@ -16,6 +16,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"imgfs/layers"
 )
 
 func TestAMappingShowsTheFile(t *testing.T) {
@@ -56,6 +58,56 @@ func TestReadsSideBySideAreRight(t *testing.T) {
 	}
 	if got := s.Stats(); got.Reads == 0 || got.Bytes < bigSize/2 || got.Errors != 0 {
 		t.Errorf("stats are %+v", got)
+	}
+}
+
+// A holder is a tar that is in memory, in spans.
+type holder struct {
+	*bytes.Reader
+	tar            []byte
+	span           int
+	release        func()
+	held, released atomic.Int64
+}
+
+func newHolder(b *builder, span int) *holder {
+	h := &holder{Reader: bytes.NewReader(b.tar.Bytes()), tar: b.tar.Bytes(), span: span}
+	h.release = func() { h.released.Add(1) }
+	return h
+}
+
+func (h *holder) Hold(parts []layers.Part, off int64, n int) ([]layers.Part, error) {
+	end := int(off) + n
+	if (end-1)/h.span-int(off)/h.span >= cap(parts)-len(parts) {
+		return parts, nil
+	}
+	for at := int(off); at < end; {
+		next := min(end, (at/h.span+1)*h.span)
+		parts = append(parts, layers.Part{Data: h.tar[at:next], Release: h.release})
+		h.held.Add(1)
+		at = next
+	}
+	return parts, nil
+}
+
+func TestReadsAreAnsweredFromWhatIsHeld(t *testing.T) {
+	for _, span := range []int{1000, 100_000, 700_000, 1 << 30} {
+		b := sample()
+		tar := newHolder(b, span)
+		s := mounted(t, b.treeOver(t, tar), nil)
+		for name, want := range map[string]string{"/big": noise(bigSize), "/etc/hostname": "imgfs\n", "/empty": ""} {
+			got, err := readFile(s.Dir()+name, bigSize)
+			if err != nil || string(got) != want {
+				t.Errorf("%s in spans of %d bytes differs, %v", name, span, err)
+			}
+		}
+		if err := s.Unmount(); err != nil {
+			t.Fatal(err)
+		}
+		s.Wait()
+		if held, released := tar.held.Load(), tar.released.Load(); held != released || held < 1 {
+			t.Errorf("%d parts of %d bytes were held, %d released", held, span, released)
+		}
 	}
 }
 

@@ -21,9 +21,20 @@ type Layer struct {
 	// NumEntries is about how many there are, or 0. Merge sets memory aside for them.
 	NumEntries int
 	// Tar is the uncompressed tar, which the Offsets of extents refer to. Merge
-	// does not read it, Tree.ReadAt does, from several goroutines at once.
+	// does not read it, Tree.ReadAt does, from several goroutines at once. If it
+	// is a Holder, Tree.Hold gives its bytes without a copy.
 	Tar io.ReaderAt
 }
+
+// A Holder is a tar that has its bytes in memory.
+type Holder interface {
+	// Hold appends to parts what the n > 0 bytes from off on are made of; nothing
+	// if there is no room in parts for that. It is as index.Reader's.
+	Hold(parts []Part, off int64, n int) ([]Part, error)
+}
+
+// A Part is bytes of a tar in memory, which are to be released.
+type Part = index.Part
 
 // An EntryError tells which entry of which layer can't be applied, and why.
 type EntryError struct {

@@ -48,6 +48,26 @@ func (t *Tree) ReadAt(n Node, p []byte, off int64) (int, error) {
 	return done, atEnd
 }
 
+// Hold is ReadAt without a copy: it appends to parts what the size bytes of a
+// regular file from off on are made of, all of which have to be within the file.
+// It may append none, without an error: ReadAt is the way then, as it is
+// for sparse files. Who calls it releases the parts.
+func (t *Tree) Hold(n Node, parts []Part, off int64, size int) ([]Part, error) {
+	d := &t.nodes[n]
+	if err := readable(d, off); err != nil {
+		return parts, t.pathError("read", n, err)
+	}
+	tar, ok := t.tars[d.data].(Holder)
+	if !ok || d.isSparse || size <= 0 || uint64(off) > d.size || uint64(size) > d.size-uint64(off) {
+		return parts, nil
+	}
+	held, err := tar.Hold(parts, int64(d.ref)+off, size)
+	if err != nil {
+		return parts, t.pathError("read", n, err)
+	}
+	return held, nil
+}
+
 // readable tells why d can't be read at off.
 func readable(d *node, off int64) error {
 	switch {
