@@ -8,11 +8,13 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/config/configfile"
 	"github.com/docker/cli/cli/config/types"
+	"golang.org/x/sys/unix"
 )
 
 // credentials returns what to authenticate with for a repository at e:
@@ -69,7 +71,11 @@ func authFiles(explicit string) ([]authFile, error) {
 	}
 	add(true, explicit)
 	add(true, os.Getenv("REGISTRY_AUTH_FILE"))
-	add(false, os.Getenv("XDG_RUNTIME_DIR"), "containers", "auth.json")
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+		add(false, dir, "containers", "auth.json")
+	} else {
+		add(false, "/run/containers", strconv.Itoa(os.Getuid()), "auth.json")
+	}
 	add(false, under("XDG_CONFIG_HOME", ".config"), "containers", "auth.json")
 	add(false, under("DOCKER_CONFIG", ".docker"), "config.json")
 	return files, failed
@@ -80,13 +86,10 @@ func (a authFile) credentials(ctx context.Context, registry, repo string) (types
 	if err != nil || c == nil {
 		return types.AuthConfig{}, err
 	}
-	for _, key := range registryKeys(registry) {
-		if helper := c.CredentialHelpers[key]; helper != "" {
-			found, err := askHelper(ctx, helper, helperServer(registry))
-			if err != nil || found != (types.AuthConfig{}) {
-				return found, err
-			}
-			break
+	if helper := ownHelper(c, registry); helper != "" {
+		found, err := askHelper(ctx, helper, helperServer(registry))
+		if err != nil || found != (types.AuthConfig{}) {
+			return found, err
 		}
 	}
 	if found := longestMatch(c.AuthConfigs, registry, repo); found != (types.AuthConfig{}) {
@@ -98,13 +101,23 @@ func (a authFile) credentials(ctx context.Context, registry, repo string) (types
 	return types.AuthConfig{}, nil
 }
 
+// ownHelper returns the helper that c has for a registry; "" if none.
+func ownHelper(c *configfile.ConfigFile, registry string) string {
+	for _, key := range registryKeys(registry) {
+		if helper := c.CredentialHelpers[key]; helper != "" {
+			return helper
+		}
+	}
+	return ""
+}
+
 // load returns nil where there is no file, and none is needed.
 func (a authFile) load() (*configfile.ConfigFile, error) {
 	file, err := os.Open(a.path)
 	switch {
 	case err != nil && a.needed:
 		return nil, fmt.Errorf("%w: %w", ErrOptions, errors.Unwrap(err))
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR):
 		return nil, nil
 	case err != nil:
 		return nil, errors.Unwrap(err)

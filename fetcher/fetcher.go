@@ -24,6 +24,8 @@ type Options struct {
 	Creds string
 	// Authfile is a credentials file in docker's or podman's format. It has to exist.
 	Authfile string
+	// MakeAuthfile lets Authfile be absent: Login makes it.
+	MakeAuthfile bool
 	// CertDir holds *.crt (authorities) and NAME.cert with NAME.key (client
 	// certificates), as a directory of docker's certs.d does; "" means that of
 	// the registry in docker's or podman's certs.d.
@@ -164,7 +166,7 @@ func (f *Fetcher) prepare() (err error) {
 			return errorf(ErrOptions, "credentials have to be USER:PASSWORD")
 		}
 	}
-	if f.opts.Authfile != "" {
+	if f.opts.Authfile != "" && !f.opts.MakeAuthfile {
 		if _, err := os.Stat(f.opts.Authfile); err != nil {
 			return fmt.Errorf("credentials file: %w", err)
 		}

@@ -172,6 +172,8 @@ func (s *session) statusError(status int, code string, after time.Duration, what
 		text += ", " + code
 	}
 	switch {
+	case isRefusal(status) && s.repo == "":
+		return errorf(ErrUnauthorized, "registry %s refuses these credentials (%s)", s.name, text)
 	case isRefusal(status):
 		return errorf(ErrUnauthorized, "%s: registry %s refuses access (%s): the repository does not exist, or needs other credentials", what, s.name, text)
 	case status == http.StatusNotFound:

@@ -15,22 +15,22 @@ import (
 // imageFlags are the flags of every command that takes a reference.
 type imageFlags struct {
 	cacheFlags
-	platform, authfile, creds, certDir string
-	registriesConf, hostsDir           string
-	tlsVerify, offline                 bool
-	memory                             byteSize
+	networkFlags
+	platform, creds string
+	offline         bool
+	memory          byteSize
 }
 
 func (f *imageFlags) add(s *pflag.FlagSet) {
 	f.cacheFlags.add(s)
+	f.networkFlags.add(s)
 	s.StringVar(&f.platform, "platform", "", "platform of the image, os/arch[/variant] (default: this machine's)")
-	s.StringVar(&f.authfile, "authfile", "", "file with registry credentials (default: podman's and docker's files)")
-	s.StringVar(&f.creds, "creds", "", "registry credentials, USER:PASSWORD (others can see a command line: --authfile keeps them from it)")
-	s.StringVar(&f.certDir, "cert-dir", "", "directory with CA certificates (*.crt) and client certificates (*.cert, *.key) (default: docker's and podman's certs.d)")
-	s.StringVar(&f.registriesConf, "registries-conf", "", "mirrors and locations of registries (default: $CONTAINERS_REGISTRIES_CONF, podman's registries.conf)")
-	s.StringVar(&f.hostsDir, "hosts-dir", "", "directory with HOST/hosts.toml for mirrors of registries (default: containerd's certs.d)")
-	s.BoolVar(&f.tlsVerify, "tls-verify", true, "require HTTPS with a valid certificate; --tls-verify=false also allows plain HTTP (which loopback always may)")
+	addCreds(s, &f.creds)
 	s.BoolVar(&f.offline, "offline", false, "use the cache only, no network")
+}
+
+func addCreds(s *pflag.FlagSet, creds *string) {
+	s.StringVar(creds, "creds", "", "registry credentials, USER:PASSWORD (others can see a command line: --authfile keeps them from it)")
 }
 
 // addMemory adds the flag of those commands that read file content.
@@ -40,11 +40,29 @@ func (f *imageFlags) addMemory(s *pflag.FlagSet) {
 }
 
 func (f *imageFlags) options(a *app, store fetcher.Store) *fetcher.Options {
+	o := f.networkFlags.options(a)
+	o.Platform, o.Creds, o.Offline, o.Store = f.platform, f.creds, f.offline, store
+	return o
+}
+
+// networkFlags are the flags of every command that asks registries.
+type networkFlags struct {
+	authfile, certDir, registriesConf, hostsDir string
+	tlsVerify                                   bool
+}
+
+func (f *networkFlags) add(s *pflag.FlagSet) {
+	s.StringVar(&f.authfile, "authfile", "", "file with registry credentials (default: podman's and docker's files)")
+	s.StringVar(&f.certDir, "cert-dir", "", "directory with CA certificates (*.crt) and client certificates (*.cert, *.key) (default: docker's and podman's certs.d)")
+	s.StringVar(&f.registriesConf, "registries-conf", "", "mirrors and locations of registries (default: $CONTAINERS_REGISTRIES_CONF, podman's registries.conf)")
+	s.StringVar(&f.hostsDir, "hosts-dir", "", "directory with HOST/hosts.toml for mirrors of registries (default: containerd's certs.d)")
+	s.BoolVar(&f.tlsVerify, "tls-verify", true, "require HTTPS with a valid certificate; --tls-verify=false also allows plain HTTP (which loopback always may)")
+}
+
+func (f *networkFlags) options(a *app) *fetcher.Options {
 	return &fetcher.Options{
-		Platform: f.platform, Authfile: f.authfile, Creds: f.creds, CertDir: f.certDir,
-		RegistriesConf: f.registriesConf, HostsDir: f.hostsDir,
-		TLSVerify: &f.tlsVerify, Offline: f.offline, Store: store,
-		UserAgent: "imgfs/" + programVersion(), Log: a.log,
+		Authfile: f.authfile, CertDir: f.certDir, RegistriesConf: f.registriesConf, HostsDir: f.hostsDir,
+		TLSVerify: &f.tlsVerify, UserAgent: "imgfs/" + programVersion(), Log: a.log,
 	}
 }
 

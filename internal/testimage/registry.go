@@ -198,6 +198,10 @@ func (r *Registry) serveRegistry(w http.ResponseWriter, req *http.Request) {
 		r.serveBlob(w, req, repo, digest.Digest(which))
 		return
 	}
+	if repo, rest, found := cutLast(path, "/tags/list"); ok && found && rest == "" {
+		r.serveTags(w, req, repo)
+		return
+	}
 	if path != "" {
 		fail(w, http.StatusNotFound, "UNSUPPORTED")
 	}
@@ -212,6 +216,29 @@ func (r *Registry) serveManifest(w http.ResponseWriter, req *http.Request, repo,
 	w.Header().Set("Content-Type", mediaType)
 	w.Header().Set("Docker-Content-Digest", d.String())
 	r.serveBytes(w, req, Manifests, content)
+}
+
+// serveTags answers with at most n tags that come after last, and says where there are more.
+func (r *Registry) serveTags(w http.ResponseWriter, req *http.Request, repo string) {
+	r.mu.Lock()
+	at := r.repos[repo]
+	var tags []string
+	if at != nil {
+		tags = slices.Sorted(maps.Keys(at.tags))
+	}
+	r.mu.Unlock()
+	if at == nil {
+		fail(w, http.StatusNotFound, "NAME_UNKNOWN")
+		return
+	}
+	query := req.URL.Query()
+	from, _ := slices.BinarySearch(tags, query.Get("last")+"\x00")
+	tags = tags[from:]
+	if n, err := strconv.Atoi(query.Get("n")); err == nil && n >= 0 && n < len(tags) {
+		tags = tags[:n]
+		w.Header().Set("Link", fmt.Sprintf(`</v2/%s/tags/list?last=%s&n=%d>; rel="next"`, repo, tags[n-1], n))
+	}
+	r.serveBytes(w, req, Manifests, encode(map[string]any{"name": repo, "tags": tags}))
 }
 
 func (r *Registry) manifest(repo, which string) (digest.Digest, string, []byte) {
