@@ -38,7 +38,9 @@ bench:
 	{ $(GO) test -run '^$$' -bench Inflate -cpu 1 -benchtime 5x ./index/inflate && \
 	$(GO) test -run '^$$' -bench 'Build|Size|Sequential' -benchtime 3x -timeout 20m ./index && \
 	$(GO) test -run '^$$' -bench 'Entries|Random' ./index && \
-	$(GO) test -run '^$$' -bench . -benchmem ./layers ./cache ./fetcher ./fs; } 2>&1 | tee bin/bench.txt
+	$(GO) test -run '^$$' -bench . -benchmem ./layers ./cache ./fetcher ./fs && \
+	$(GO) test -run '^$$' -bench 'Tree|Read|Mount' -benchtime 3x -timeout 20m ./e2e && \
+	$(GO) test -run '^$$' -bench 'Memory|FirstLook|IndexSize' -benchtime 1x -timeout 20m ./e2e; } 2>&1 | tee bin/bench.txt
 	@echo; echo "ratios: mean, least and most (all of it is in bin/bench.txt):"
 	@$(GO) run ./internal/measure/ratios <bin/bench.txt
 

@@ -25,7 +25,7 @@ func tiny() testimage.Image {
 	return testimage.Image{Layers: []testimage.Layer{layerOf(testimage.File("file", "content"), testimage.File("big", strings.Repeat("0123456789", 1000)))}}
 }
 
-func writeLayout(t *testing.T, dir string, b testimage.Bundle) {
+func writeLayout(t testing.TB, dir string, b testimage.Bundle) {
 	t.Helper()
 	if err := testimage.WriteLayout(dir, testimage.Tagged{Tag: "v1", Bundle: b}); err != nil {
 		t.Fatal(err)

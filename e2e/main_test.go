@@ -104,7 +104,7 @@ func untilDone(stop func()) {
 }
 
 // timeLimit bounds what a test waits for, so that nothing hangs for ever.
-func timeLimit(t *testing.T) context.Context {
+func timeLimit(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)
@@ -112,7 +112,7 @@ func timeLimit(t *testing.T) context.Context {
 }
 
 // get returns what a sync.OnceValues gives, or fails the test.
-func get[T any](t *testing.T, once func() (T, error)) T {
+func get[T any](t testing.TB, once func() (T, error)) T {
 	t.Helper()
 	v, err := once()
 	if err != nil {

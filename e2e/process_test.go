@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func atoi(t *testing.T, s string) int {
+func atoi(t testing.TB, s string) int {
 	t.Helper()
 	n, err := strconv.Atoi(s)
 	if err != nil {

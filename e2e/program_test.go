@@ -28,14 +28,14 @@ type host struct {
 	enter []string // the command that runs a command as that user; empty for root
 }
 
-func newHost(t *testing.T) *host {
+func newHost(t testing.TB) *host {
 	t.Helper()
 	h := &host{dir: t.TempDir()}
 	h.setUp(t)
 	return h
 }
 
-func (h *host) setUp(t *testing.T) {
+func (h *host) setUp(t testing.TB) {
 	t.Helper()
 	h.env = []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + h.dir,
@@ -50,7 +50,7 @@ func (h *host) setUp(t *testing.T) {
 func (h *host) path(name string) string { return filepath.Join(h.dir, name) }
 
 // mkdir makes a new directory that belongs to the host's user.
-func (h *host) mkdir(t *testing.T) string {
+func (h *host) mkdir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp(h.dir, "dir-")
 	if err == nil {
@@ -85,7 +85,7 @@ type result struct {
 }
 
 // run calls the program and waits for its end.
-func (h *host) run(t *testing.T, args ...string) result {
+func (h *host) run(t testing.TB, args ...string) result {
 	t.Helper()
 	cmd := h.command(args...)
 	var stdout, stderr bytes.Buffer
@@ -101,7 +101,7 @@ func (h *host) run(t *testing.T, args ...string) result {
 }
 
 // ok calls the program, which must succeed, and returns its stdout.
-func (h *host) ok(t *testing.T, args ...string) string {
+func (h *host) ok(t testing.TB, args ...string) string {
 	t.Helper()
 	r := h.run(t, args...)
 	if r.code != 0 {
@@ -112,7 +112,7 @@ func (h *host) ok(t *testing.T, args ...string) string {
 
 // fails calls the program, which must end with a code, print nothing on
 // stdout, and say each of the words on stderr.
-func (h *host) fails(t *testing.T, code int, words []string, args ...string) {
+func (h *host) fails(t testing.TB, code int, words []string, args ...string) {
 	t.Helper()
 	r := h.run(t, args...)
 	line := "imgfs " + strings.Join(args, " ")
@@ -131,7 +131,7 @@ func (h *host) fails(t *testing.T, code int, words []string, args ...string) {
 
 // mount mounts an image on a new directory, for as long as the test runs
 // unless it unmounts it itself.
-func (h *host) mount(t *testing.T, ref string, flags ...string) (dir string) {
+func (h *host) mount(t testing.TB, ref string, flags ...string) (dir string) {
 	t.Helper()
 	dir = h.mkdir(t)
 	h.ok(t, append(append([]string{"mount"}, flags...), ref, dir)...)
@@ -143,7 +143,7 @@ func (h *host) mount(t *testing.T, ref string, flags ...string) (dir string) {
 	return dir
 }
 
-func (h *host) umount(t *testing.T, dir string) {
+func (h *host) umount(t testing.TB, dir string) {
 	t.Helper()
 	h.ok(t, "umount", dir)
 }
@@ -168,7 +168,7 @@ type mountState struct {
 }
 
 // state is what ps says of the mount at dir, nil if it does not list it.
-func (h *host) state(t *testing.T, dir string) *mountState {
+func (h *host) state(t testing.TB, dir string) *mountState {
 	t.Helper()
 	for _, s := range parseJSON[[]mountState](t, h.ok(t, "ps", "--json")) {
 		if s.Mountpoint == dir {
@@ -178,7 +178,7 @@ func (h *host) state(t *testing.T, dir string) *mountState {
 	return nil
 }
 
-func parseJSON[T any](t *testing.T, s string) T {
+func parseJSON[T any](t testing.TB, s string) T {
 	t.Helper()
 	var v T
 	if err := json.Unmarshal([]byte(s), &v); err != nil {
@@ -188,7 +188,7 @@ func parseJSON[T any](t *testing.T, s string) T {
 }
 
 // checkNothingLeft is what every test ends with.
-func (h *host) checkNothingLeft(t *testing.T) {
+func (h *host) checkNothingLeft(t testing.TB) {
 	t.Helper()
 	for _, m := range parseJSON[[]mountState](t, h.ok(t, "ps", "--json")) {
 		if strings.HasPrefix(m.Mountpoint, h.dir) { // dead ones of others are listed as well
@@ -200,7 +200,7 @@ func (h *host) checkNothingLeft(t *testing.T) {
 	h.checkNoFiles(t)
 }
 
-func (h *host) checkNoMounts(t *testing.T) {
+func (h *host) checkNoMounts(t testing.TB) {
 	t.Helper()
 	table, err := peer.RunCmd(h.other("cat", "/proc/self/mountinfo"))
 	if err != nil {
@@ -218,7 +218,7 @@ func (h *host) checkNoMounts(t *testing.T) {
 
 // checkNoProcesses waits for the servers of this host, which may be on their
 // way out, and reports those that stay.
-func (h *host) checkNoProcesses(t *testing.T) {
+func (h *host) checkNoProcesses(t testing.TB) {
 	t.Helper()
 	for _, pid := range h.processes(t) {
 		if !waitExit(t, pid) {
@@ -230,7 +230,7 @@ func (h *host) checkNoProcesses(t *testing.T) {
 
 // processes lists the processes of the program that have this host's
 // environment.
-func (h *host) processes(t *testing.T) []int {
+func (h *host) processes(t testing.TB) []int {
 	t.Helper()
 	environments, err := filepath.Glob("/proc/[0-9]*/environ")
 	if err != nil {
@@ -252,7 +252,7 @@ func (h *host) processes(t *testing.T) []int {
 
 // checkNoFiles looks for what a command that ended should have taken away:
 // everything in the runtime directory, and temporary files of the cache.
-func (h *host) checkNoFiles(t *testing.T) {
+func (h *host) checkNoFiles(t testing.TB) {
 	t.Helper()
 	for _, place := range []string{h.path("run/imgfs"), filepath.Join(h.cache(), "tmp")} {
 		for _, name := range filesBelow(t, place) {
@@ -262,7 +262,7 @@ func (h *host) checkNoFiles(t *testing.T) {
 }
 
 // filesBelow lists all that is no directory below a directory, which need not exist.
-func filesBelow(t *testing.T, dir string) []string {
+func filesBelow(t testing.TB, dir string) []string {
 	t.Helper()
 	var files []string
 	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
@@ -282,7 +282,7 @@ func filesBelow(t *testing.T, dir string) []string {
 
 // waitExit waits for a process, not necessarily a child, and tells whether it
 // ended in time.
-func waitExit(t *testing.T, pid int) bool {
+func waitExit(t testing.TB, pid int) bool {
 	t.Helper()
 	fd, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) {
@@ -303,7 +303,7 @@ func waitExit(t *testing.T, pid int) bool {
 }
 
 // eventually waits until a condition holds that nothing announces.
-func eventually(t *testing.T, what string, holds func() bool) {
+func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(30 * time.Second)
 	for !holds() {
@@ -315,7 +315,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 }
 
 // sameTree fails the test where a tree differs from what an oracle made.
-func sameTree(t *testing.T, got, want treediff.Tree, blind treediff.Blind, by string) {
+func sameTree(t testing.TB, got, want treediff.Tree, blind treediff.Blind, by string) {
 	t.Helper()
 	if diffs := treediff.Diff(got, want, blind); len(diffs) > 0 {
 		t.Errorf("imgfs differs from %s: %s", by, treediff.Report(diffs))

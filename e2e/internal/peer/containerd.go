@@ -83,10 +83,24 @@ func (c *Containerd) Mount(ctx context.Context, layout, tag string, s Snapshotte
 	if err := c.importLayout(ctx, layout, tag, s, fmt.Sprintf("test/image%d", number)); err != nil {
 		return nil, err
 	}
-	top, err := chainID(ctx, layout, tag)
+	top, err := ChainID(ctx, layout, tag)
 	if err != nil {
 		return nil, err
 	}
+	return c.view(ctx, top, s, dir, number)
+}
+
+// Pull pulls an image from a registry, by plain HTTP, and mounts its tree, read-only, on dir, which must be empty. chain is the
+// image's ChainID. unmount ends the mount.
+func (c *Containerd) Pull(ctx context.Context, ref, chain string, s Snapshotter, dir string) (unmount func() error, err error) {
+	if _, err := c.ctr(ctx, "images", "pull", "--plain-http", "--snapshotter", string(s), ref); err != nil {
+		return nil, err
+	}
+	return c.view(ctx, chain, s, dir, c.images.Add(1))
+}
+
+// view mounts the tree of a snapshot.
+func (c *Containerd) view(ctx context.Context, top string, s Snapshotter, dir string, number int64) (unmount func() error, err error) {
 	// With a target this prints the command that mounts there. (ctr images
 	// mount would do all of it, but takes no other snapshotter than the default.)
 	out, err := c.ctr(ctx, "snapshots", "--snapshotter", string(s), "view", "--target", dir, fmt.Sprintf("view%d", number), top)
@@ -120,9 +134,9 @@ func (c *Containerd) importLayout(ctx context.Context, layout, tag string, s Sna
 	return err
 }
 
-// chainID names the snapshot of all layers of an image, as OCI's config.md
+// ChainID names the snapshot of all layers of an image, as OCI's config.md
 // defines it.
-func chainID(ctx context.Context, layout, tag string) (string, error) {
+func ChainID(ctx context.Context, layout, tag string) (string, error) {
 	out, err := Run(ctx, "skopeo", "inspect", "--config", "oci:"+layout+":"+tag)
 	if err != nil {
 		return "", err

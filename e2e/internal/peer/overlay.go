@@ -1,0 +1,52 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/moby/sys/mountinfo"
+)
+
+// lowers are mount options for layers that are unpacked to a directory each, the lowest first. There must be two at least.
+func lowers(layers []string) string {
+	option := "lowerdir="
+	for i := len(layers) - 1; i >= 0; i-- {
+		option += layers[i] + ":"
+	}
+	return strings.TrimSuffix(option, ":")
+}
+
+// MountOverlay mounts unpacked layers with the kernel's overlayfs, read-only.
+func MountOverlay(layers []string, dir string) (unmount func() error, err error) {
+	if err := syscall.Mount("overlay", dir, "overlay", syscall.MS_RDONLY, lowers(layers)); err != nil {
+		return nil, fmt.Errorf("mount an overlay on %s: %w", dir, err)
+	}
+	return func() error { return syscall.Unmount(dir, 0) }, nil
+}
+
+// MountFuseOverlay mounts unpacked layers with fuse-overlayfs, and tells in which process. unmount waits for its end.
+func MountFuseOverlay(ctx context.Context, layers []string, dir string) (unmount func() error, pid int, err error) {
+	cmd := exec.Command("fuse-overlayfs", "-f", "-o", lowers(layers), dir)
+	if errors.Is(cmd.Err, exec.ErrNotFound) {
+		return nil, 0, errors.New("fuse-overlayfs is missing: e2e/prepare.sh bench installs it")
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, 0, err
+	}
+	for mounted := false; !mounted; {
+		if mounted, err = mountinfo.Mounted(dir); err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			_ = cmd.Process.Kill()
+			return nil, 0, errors.Join(err, cmd.Wait())
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return func() error { return errors.Join(syscall.Unmount(dir, 0), cmd.Wait()) }, cmd.Process.Pid, nil
+}
