@@ -11,7 +11,7 @@ const (
 	// in the processor's cache.
 	chunkSize = 128 << 10
 	// chunks is how many of them there are.
-	chunks = 6
+	chunks = 16
 )
 
 // A chunk is some of the tar.
