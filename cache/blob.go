@@ -28,6 +28,13 @@ type Source interface {
 	Open(ctx context.Context) (io.ReadCloser, error)
 }
 
+// A Doubter is a Source that can go on elsewhere.
+type Doubter interface {
+	// Doubt says that bytes were found to be wrong, and tells whether those to
+	// come are from somebody else.
+	Doubt() bool
+}
+
 // A Blob reads a layer's compressed bytes: from the cache what is there, from
 // its source the rest, which is then kept. It is safe for concurrent use. The
 // bytes are not checked but for their number; see [Blob.Discard].
@@ -171,6 +178,11 @@ func (b *Blob) readSome(p []byte, off int64) (n int, fetched bool, err error) {
 	return f.copy(p, off), true, nil
 }
 
+func (b *Blob) doubt() bool {
+	d, ok := b.src.(Doubter)
+	return ok && d.Doubt()
+}
+
 // Discard drops n bytes from off on, which were found to be wrong, so that
 // the next read fetches them again. Bytes that another process has dropped
 // since they were read are left alone: what is there now is newer.
@@ -178,6 +190,7 @@ func (b *Blob) Discard(off, n int64) error {
 	if off < 0 || n < 0 || off > b.size {
 		return fmt.Errorf("cache: blob %s: discard %d bytes at %d: %w", b.digest, n, off, fs.ErrInvalid)
 	}
+	b.doubt()
 	p := piece{off, off + min(n, b.size-off)}
 	if b.file == nil || p.lo == p.hi {
 		return nil

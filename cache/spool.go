@@ -17,6 +17,9 @@ const spoolChunk = 1 << 20
 // errNotKept wraps why a stream can't go to the disk.
 var errNotKept = errors.New("not kept in the cache")
 
+// errWrong wraps how a stream differs from the blob.
+var errWrong = errors.New("not what it should be")
+
 // A spool streams the whole blob into its file, for a source without ranges.
 type spool struct {
 	step chan struct{} // closed and replaced whenever more is there; Blob.mu protects it
@@ -100,7 +103,12 @@ func (b *Blob) spoolOnce(s *spool) error {
 	if b.file.covers(piece{0, b.size}) {
 		return nil
 	}
-	return b.stream(s)
+	for {
+		err := b.stream(s)
+		if !errors.Is(err, errWrong) || !b.doubt() {
+			return err
+		}
+	}
 }
 
 // lockSpool waits until this process may stream, or until another has done
@@ -179,7 +187,7 @@ func (b *Blob) stream(s *spool) error {
 
 // distrust drops all that there is of the blob.
 func (b *Blob) distrust(err error) error {
-	return errors.Join(err, b.file.discard(b.closing, piece{0, b.size}))
+	return errors.Join(fmt.Errorf("%w: %w", errWrong, err), b.file.discard(b.closing, piece{0, b.size}))
 }
 
 // skim streams the blob past up to the end of p, and returns p.

@@ -170,3 +170,49 @@ func TestStoppedStreamIsNotWaitedForForever(t *testing.T) {
 	wantRange(t, h.open(h.Cache, s), s.data, sharedSize-1000, sharedSize)
 	c.kill()
 }
+
+// A fickle source serves wrong bytes until it is doubted.
+type fickle struct {
+	*source
+	doubts int // for as many times, there is somebody else to ask
+}
+
+func (f *fickle) Doubt() bool {
+	f.doubts--
+	if f.doubts == 0 {
+		f.stream = nil
+	}
+	return f.doubts >= 0
+}
+
+func TestAStreamThatIsWrongIsFetchedFromElsewhere(t *testing.T) {
+	for _, doubts := range []int{0, 1, 2} {
+		h := newHouse(t)
+		s := h.blob(3 << 20)
+		s.rangeless = true
+		s.stream = func(context.Context) io.Reader { return bytes.NewReader(make([]byte, len(s.data))) }
+		b, err := h.Blob(s.digest, int64(len(s.data)), &fickle{s, doubts})
+		must(t, err)
+		err = b.spoolOnce(&spool{step: make(chan struct{})})
+		if (err == nil) != (doubts > 0) {
+			t.Errorf("doubted %d times: %v", doubts, err)
+		}
+		if err == nil {
+			wantRange(t, b, s.data, 0, len(s.data))
+		}
+		must(t, b.Close())
+	}
+}
+
+func TestWhatIsDiscardedIsDoubted(t *testing.T) {
+	h := newHouse(t)
+	s := h.blob(1 << 20)
+	f := &fickle{s, 5}
+	b, err := h.Blob(s.digest, int64(len(s.data)), f)
+	must(t, err)
+	defer b.Close()
+	must(t, b.Discard(10, 20))
+	if f.doubts != 4 {
+		t.Errorf("doubted %d times", 5-f.doubts)
+	}
+}

@@ -56,6 +56,23 @@ func (b *Blob) Open(ctx context.Context) (io.ReadCloser, error) { return b.impl.
 // Size returns the number of bytes that the manifest gives.
 func (b *Blob) Size() int64 { return b.impl.length() }
 
+// Ranges tells whether the blob can be had in ranges. It asks a registry for a
+// byte, once. Blobs of this machine's, and those of a byte, can.
+func (b *Blob) Ranges(ctx context.Context) (bool, error) {
+	if r, ok := b.impl.(*remoteBlob); ok && r.layer.Size > 1 {
+		return r.ranges(ctx)
+	}
+	return true, nil
+}
+
+// Doubt says that bytes of the blob were found to be wrong. If they may have
+// come from a mirror, that is not asked for this blob again, and Doubt tells
+// that there is somebody else to ask.
+func (b *Blob) Doubt() bool {
+	r, ok := b.impl.(*remoteBlob)
+	return ok && r.doubt()
+}
+
 // Local tells whether the blob is in a file of this machine's, which needs no cache.
 func (b *Blob) Local() bool { return b.impl.local() }
 

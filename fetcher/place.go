@@ -145,6 +145,19 @@ func (b *remoteBlob) moveOn(s *session, err error) bool {
 	return true
 }
 
+// doubt is told that what came last was wrong.
+func (b *remoteBlob) doubt() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.place.session
+	if s == nil || s == b.src.route[len(b.src.route)-1] || b.unfit[s] {
+		return false
+	}
+	b.src.f.log.Warn("a mirror serves wrong bytes, and is not asked for them again", "mirror", s.name, "layer", b.layer.Digest)
+	b.unfit[s] = true
+	return true
+}
+
 // isWhole tells whether s has shown that it serves the blob as a whole only.
 func (b *remoteBlob) isWhole(s *session) bool {
 	b.mu.Lock()

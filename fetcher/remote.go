@@ -2,6 +2,7 @@ package fetcher
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -71,7 +72,7 @@ func (b *remoteBlob) ReadAt(p []byte, off int64) (int, error) {
 	retry := b.src.f.retrier(b.what)
 	for done := 0; ; {
 		from := b.pick()
-		n, err := b.readRange(retry, from, p[done:], off+int64(done))
+		n, err := b.readRange(b.ctx, retry, from, p[done:], off+int64(done))
 		done += n
 		if done == len(p) {
 			return done, nil
@@ -86,13 +87,13 @@ func (b *remoteBlob) ReadAt(p []byte, off int64) (int, error) {
 }
 
 // readRange makes one attempt at p, and returns how much it got.
-func (b *remoteBlob) readRange(retry *retrier, from *session, p []byte, off int64) (int, error) {
+func (b *remoteBlob) readRange(ctx context.Context, retry *retrier, from *session, p []byte, off int64) (int, error) {
 	end := off + int64(len(p))
 	whole := off == 0 && end == b.layer.Size
 	if b.isWhole(from) && !whole {
 		return 0, b.noRanges()
 	}
-	w := retry.watch(b.ctx)
+	w := retry.watch(ctx)
 	defer w.stop()
 	resp, err := b.get(w.ctx, from, http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", off, end-1)}})
 	if err != nil {
@@ -107,7 +108,7 @@ func (b *remoteBlob) readRange(retry *retrier, from *session, p []byte, off int6
 	} else {
 		last, err := b.checkRange(resp, off, end)
 		if err != nil {
-			return 0, err
+			return 0, b.ignored(resp, from, whole, err)
 		}
 		part = p[:last+1-off]
 	}
@@ -116,9 +117,32 @@ func (b *remoteBlob) readRange(retry *retrier, from *session, p []byte, off int6
 		err = fmt.Errorf("the answer ends after %d of %d bytes", n, len(part))
 	}
 	if err != nil {
-		return n, connectionError(b.ctx, b.what, resp.Request.URL.Host, err)
+		return n, connectionError(ctx, b.what, resp.Request.URL.Host, err)
 	}
 	return n, nil
+}
+
+// ignored returns the error for an answer that is not the range that was asked
+// for, but says that it is the whole blob: that server has no ranges.
+func (b *remoteBlob) ignored(resp *http.Response, from *session, wanted bool, err error) error {
+	if !wanted && resp.Header.Get("Content-Range") == fmt.Sprintf("bytes 0-%d/%d", b.layer.Size-1, b.layer.Size) {
+		b.setWhole(from)
+		return b.noRanges()
+	}
+	return err
+}
+
+// ranges asks whoever is next for a byte, once, and tells whether it comes alone.
+func (b *remoteBlob) ranges(ctx context.Context) (bool, error) {
+	if err := b.usable(); err != nil {
+		return false, err
+	}
+	retry := b.src.f.retrier(b.what)
+	_, err := b.readRange(ctx, retry, b.pick(), make([]byte, 1), b.layer.Size/2)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // noRanges returns the error for servers without ranges.

@@ -16,8 +16,18 @@ import (
 	"imgfs/index"
 )
 
-// build builds the index of the layer, in the cache if it can be and in memory otherwise, and opens it.
+// build builds the index of the layer and opens it. A layer from a mirror that is not what it should be is fetched from the next.
 func (l *layer) build(ctx context.Context, p *progress) (*indexed, error) {
+	for {
+		x, err := l.buildOnce(ctx, p)
+		if exitCode(err) != exitVerification || !l.src.Doubt() {
+			return x, err
+		}
+	}
+}
+
+// buildOnce builds the index in the cache if it can be, and in memory otherwise.
+func (l *layer) buildOnce(ctx context.Context, p *progress) (*indexed, error) {
 	err := l.buildInCache(ctx, p)
 	if err == nil {
 		x, err := l.cachedIndex()

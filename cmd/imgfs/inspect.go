@@ -2,10 +2,12 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	iofs "io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,7 +27,7 @@ func (a *app) inspectCommand() *cobra.Command {
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withImage(cmd.Context(), &f, args[0], func(s *session, im *fetcher.Image) error {
-				i, err := s.inspect(im)
+				i, err := s.inspect(cmd.Context(), im)
 				if err != nil {
 					return err
 				}
@@ -51,7 +53,8 @@ type inspection struct {
 	Created        *time.Time        `json:"created,omitempty"`
 	ConfigDigest   digest.Digest     `json:"config_digest"`
 	Config         v1.ImageConfig    `json:"config"`
-	Size           int64             `json:"size"` // compressed bytes of all layers
+	Size           int64             `json:"size"`             // compressed bytes of all layers
+	Ranges         *bool             `json:"ranges,omitempty"` // whether the registry serves parts of layers; absent if that is not known
 	Layers         []layerInspection `json:"layers"`
 }
 
@@ -73,7 +76,7 @@ type indexState struct {
 	Frames  int64  `json:"frames,omitempty"` // bytes beside it of what the blob has no way into
 }
 
-func (s *session) inspect(im *fetcher.Image) (*inspection, error) {
+func (s *session) inspect(ctx context.Context, im *fetcher.Image) (*inspection, error) {
 	config, err := parseConfig(im)
 	if err != nil {
 		return nil, err
@@ -91,7 +94,31 @@ func (s *session) inspect(im *fetcher.Image) (*inspection, error) {
 		i.Layers = append(i.Layers, li)
 		i.Size += l.Size
 	}
+	i.Ranges = s.ranges(ctx, im)
 	return i, nil
+}
+
+// ranges tells whether the largest layer can be had in ranges; nil if that is not known, or if it does not matter.
+func (s *session) ranges(ctx context.Context, im *fetcher.Image) *bool {
+	if len(im.Layers) == 0 {
+		return nil
+	}
+	largest := slices.MaxFunc(im.Layers, func(a, b fetcher.Layer) int { return cmp.Compare(a.Size, b.Size) })
+	b, err := s.fetch.Blob(ctx, im, largest)
+	if err != nil {
+		s.app.log.Debug("whether there are ranges is not known", "layer", largest.Digest, "why", err)
+		return nil
+	}
+	defer b.Close()
+	if b.Local() {
+		return nil
+	}
+	ok, err := b.Ranges(ctx)
+	if err != nil {
+		s.app.log.Debug("whether there are ranges is not known", "layer", largest.Digest, "why", err)
+		return nil
+	}
+	return &ok
 }
 
 func (s *session) inspectLayer(l fetcher.Layer) (layerInspection, error) {
@@ -157,6 +184,9 @@ func (a *app) printInspection(i *inspection) error {
 	}
 	for _, k := range sortedKeys(c.Labels) {
 		line("Label", k+"="+c.Labels[k])
+	}
+	if i.Ranges != nil {
+		line("Ranges", map[bool]string{true: "yes", false: "no: layers are fetched as a whole"}[*i.Ranges])
 	}
 	line("Size", fmt.Sprintf("%s in %d layers", humanBytes(i.Size), len(i.Layers)))
 	fmt.Fprintln(a.stdout)

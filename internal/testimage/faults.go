@@ -25,6 +25,7 @@ type Kind int
 const (
 	none        Kind = iota
 	Refuse           // answers with Status, and Retry-After where it is set
+	RefuseRange      // answers a request for a range with Status
 	IgnoreRange      // answers 200 and everything to a request for a range
 	WrongRange       // says in Content-Range that the bytes are from one further on
 	WrongTotal       // says in Content-Range that the blob is a byte longer

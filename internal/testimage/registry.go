@@ -330,6 +330,12 @@ func (r *Registry) serveBytes(w http.ResponseWriter, req *http.Request, part Par
 	if r.refused(w, part) {
 		return
 	}
+	if req.Header.Get("Range") != "" {
+		if f := r.take(part, RefuseRange); f.Kind != none {
+			fail(w, f.Status, "FAULT")
+			return
+		}
+	}
 	fault := r.take(part, IgnoreRange, WrongRange, WrongTotal, ShortRange, Cut, Corrupt, Stall)
 	lo, hi, ranged := parseRange(req.Header.Get("Range"), int64(len(content)))
 	if fault.Kind == IgnoreRange {
