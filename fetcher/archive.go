@@ -21,7 +21,7 @@ type Tar interface {
 	io.ReaderAt
 	// Entries gives what is in the tar, in order, or an error, after which there is nothing more.
 	Entries() iter.Seq2[TarEntry, error]
-	// Layer describes the file as the blob of a layer. Its MediaType is "".
+	// Layer describes the file as the blob of a layer, with one of OCI's media types.
 	Layer() Layer
 }
 
@@ -75,26 +75,10 @@ func (f *Fetcher) openArchive(ctx context.Context, path string) (*archive, error
 	if format == plain {
 		return a, a.addAll(ctx, tarEntries(io.NewSectionReader(file, 0, info.Size())))
 	}
-	if a.tar, err = f.openTar(ctx, path); err != nil {
+	if a.tar, err = f.openTar(ctx, Reference{transport: byContent, path: path}); err != nil {
 		return nil, err
 	}
 	return a, a.addAll(ctx, a.tar.Entries())
-}
-
-func (f *Fetcher) openTar(ctx context.Context, path string) (Tar, error) {
-	if f.opts.OpenTar == nil {
-		return nil, unsupported("%s: nothing is there to index it with", path)
-	}
-	file, _, err := openPlain(path)
-	if err != nil {
-		return nil, err
-	}
-	file.Close()
-	t, err := f.opts.OpenTar(ctx, path)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return t, nil
 }
 
 // openPlain opens a regular file. A FIFO in its place does not block.

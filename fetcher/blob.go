@@ -80,7 +80,7 @@ func (b *Blob) Local() bool { return b.impl.local() }
 // they fail with an error that wraps fs.ErrClosed.
 func (b *Blob) Close() error { return b.impl.close() }
 
-// FileBlob returns the blob that is a regular file, which it closes when it is closed or on an error.
+// FileBlob returns the blob that is a regular file, which is closed when the blob is, or on an error.
 func FileBlob(file *os.File) (*Blob, error) {
 	info, err := file.Stat()
 	if err == nil && !info.Mode().IsRegular() {

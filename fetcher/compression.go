@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-
-	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // A format is what the first bytes of a file show it to be.
@@ -18,9 +16,6 @@ const (
 	bzip2
 	xz
 )
-
-// mediaTypes are those of layers, by format.
-var mediaTypes = map[format]string{plain: v1.MediaTypeImageLayer, gzip: v1.MediaTypeImageLayerGzip, zstd: v1.MediaTypeImageLayerZstd}
 
 // sniff tells a format by its magic number (RFC 1952, section 2.3.1; RFC 8878, sections 3.1.1 and 3.1.2; bzip2's and xz's
 // descriptions of their formats).

@@ -44,10 +44,10 @@ type Options struct {
 	Offline bool
 	// Store keeps documents and what tags named; nil keeps nothing.
 	Store Store
-	// OpenTar opens a tar file for reading at random: a root file system, and
+	// OpenTar opens a tar for reading at random: a root file system, and
 	// archives that are compressed. It stays open for whoever gave this. nil
 	// means that there are no such sources.
-	OpenTar func(ctx context.Context, path string) (Tar, error)
+	OpenTar func(context.Context, TarFile) (Tar, error)
 	// UserAgent is sent with every request; "" means "imgfs".
 	UserAgent string
 	// Log is told of retries and oddities, never of secrets; nil discards.

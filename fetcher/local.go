@@ -29,7 +29,7 @@ func (f *Fetcher) source(ctx context.Context, ref Reference) (Reference, source,
 		}
 		return ref, newDockerArchive(ref, files), nil
 	case "tar":
-		t, err := f.openTar(ctx, ref.path)
+		t, err := f.openTar(ctx, ref)
 		return ref, f.newRootfs(ref, t), err
 	case byContent:
 		return f.recognise(ctx, ref)
@@ -38,7 +38,7 @@ func (f *Fetcher) source(ctx context.Context, ref Reference) (Reference, source,
 }
 
 func (f *Fetcher) newRootfs(ref Reference, t Tar) *rootfs {
-	return &rootfs{ref: ref, tar: t, platform: f.platform, documents: map[digest.Digest][]byte{}}
+	return &rootfs{f: f, ref: ref, tar: t, platform: f.platform, documents: map[digest.Digest][]byte{}}
 }
 
 // recognise tells by the content what a path is. A directory is a layout before it is skopeo's; an archive is a layout
@@ -98,7 +98,7 @@ func (f *Fetcher) recogniseRootfs(ctx context.Context, ref Reference, files *arc
 	t := files.tar
 	if t == nil {
 		var err error
-		if t, err = f.openTar(ctx, ref.path); err != nil {
+		if t, err = f.openTar(ctx, ref); err != nil {
 			return ref, nil, err
 		}
 	}

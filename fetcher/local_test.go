@@ -32,16 +32,23 @@ func (m memoryTar) Entries() iter.Seq2[TarEntry, error] {
 }
 
 // unzip is an Options.OpenTar.
-func unzip(_ context.Context, path string) (Tar, error) {
-	b, err := os.ReadFile(path)
+func unzip(ctx context.Context, file TarFile) (Tar, error) {
+	defer file.Blob.Close()
+	r, err := file.Blob.Open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	l := Layer{Digest: digest.FromBytes(b), Size: int64(len(b))}
+	defer r.Close()
+	b, err := io.ReadAll(r)
+	if err != nil {
+		return nil, err
+	}
+	l := Layer{Digest: digest.FromBytes(b), Size: int64(len(b)), MediaType: v1.MediaTypeImageLayer}
 	if r, err := gz.NewReader(bytes.NewReader(b)); err == nil {
 		if b, err = io.ReadAll(r); err != nil {
 			return nil, err
 		}
+		l.MediaType = v1.MediaTypeImageLayerGzip
 	}
 	l.DiffID = digest.FromBytes(b)
 	return memoryTar{bytes.NewReader(b), l}, nil

@@ -15,7 +15,7 @@ import (
 type Reference struct {
 	transport  string        // one of transports, or byContent
 	repository string        // docker: as Docker shows it in full, e.g. docker.io/library/alpine
-	path       string        // all but docker: absolute, of a directory or a file
+	path       string        // all but docker: absolute, of a directory or a file; tar: or a URL
 	tag        string        // "" where digest is enough, or where a place has one image
 	digest     digest.Digest // "" where the tag has to be resolved
 }
@@ -35,7 +35,7 @@ var transports = []struct {
 	{"oci-archive", func(rest string) (Reference, error) { return parsePlace("oci-archive", rest, isFile) }},
 	{"docker-archive", parseDockerArchive},
 	{"dir", func(rest string) (Reference, error) { return parsePath("dir", rest) }},
-	{"tar", func(rest string) (Reference, error) { return parsePath("tar", rest) }},
+	{"tar", parseTar},
 	{"docker-daemon", nil},
 	{"containers-storage", nil},
 }
@@ -59,7 +59,8 @@ const supported = "a name in a registry (NAME[:TAG][@DIGEST], docker://NAME…),
 //     docker save. NAME is completed as Docker does, and N counts from 0.
 //     Without them the archive has to hold one image.
 //   - dir:DIR, a directory that skopeo has written.
-//   - tar:FILE, a tar of a root file system: an image of one layer.
+//   - tar:FILE, a tar of a root file system: an image of one layer. In the
+//     place of FILE there may be a URL, https://…, of a server with ranges.
 //   - a path, i.e. something that starts with /, ./ or ../, or that is there
 //     and begins as an image does: PATH[:TAG|@DIGEST]. Resolve tells by the
 //     content which of the above it is.
@@ -107,6 +108,9 @@ func SplitPath(arg string) (ref, path string) {
 			start = len(prefix) + len("://")
 		case isTransport(prefix):
 			start = len(prefix) + len(":")
+			if isURL(rest) {
+				start += strings.Index(rest, "//")
+			}
 		}
 	}
 	if i := strings.Index(arg[start:], ":/"); i >= 0 {
@@ -152,8 +156,12 @@ func (r Reference) place() string {
 	return r.path
 }
 
-// Name returns the reference as people know it: String, without docker://.
+// Name returns the reference as people know it: String, without docker:// and
+// without what may be secret in a URL.
 func (r Reference) Name() string {
+	if u := r.url(); u != nil {
+		return "tar:" + publicURL(u)
+	}
 	if r.transport != "docker" {
 		return r.String()
 	}

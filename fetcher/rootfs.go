@@ -13,6 +13,7 @@ import (
 // A rootfs is a tar, compressed or not, that is taken as an image of one layer, such as docker export writes. The tar says
 // nothing of a config or a platform: the config that is made names the platform that is wanted, and the layer.
 type rootfs struct {
+	f         *Fetcher
 	ref       Reference
 	tar       Tar
 	platform  v1.Platform
@@ -21,15 +22,6 @@ type rootfs struct {
 
 func (r *rootfs) roots(context.Context) ([]v1.Descriptor, error) {
 	l := r.tar.Layer()
-	file, _, err := openPlain(r.ref.path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	format, err := tarFormat(file, r.ref.path)
-	if err != nil {
-		return nil, err
-	}
 	config, err := r.keep(v1.MediaTypeImageConfig, v1.Image{
 		Platform: r.platform,
 		RootFS:   v1.RootFS{Type: "layers", DiffIDs: []digest.Digest{l.DiffID}},
@@ -40,7 +32,7 @@ func (r *rootfs) roots(context.Context) ([]v1.Descriptor, error) {
 	}
 	root, err := r.keep(v1.MediaTypeImageManifest, v1.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageManifest, Config: config,
-		Layers: []v1.Descriptor{{MediaType: mediaTypes[format], Digest: l.Digest, Size: l.Size}},
+		Layers: []v1.Descriptor{{MediaType: l.MediaType, Digest: l.Digest, Size: l.Size}},
 	})
 	return []v1.Descriptor{root}, err
 }
@@ -63,14 +55,20 @@ func (r *rootfs) config(_ context.Context, d digest.Digest) ([]byte, error) {
 }
 
 func (r *rootfs) blob(l Layer) (*Blob, error) {
-	file, _, err := openPlain(r.ref.path)
+	if u := r.ref.url(); u != nil {
+		src, err := r.f.fileSource(r.ref, u)
+		if err != nil {
+			return nil, err
+		}
+		return src.blob(l)
+	}
+	file, info, err := openPlain(r.ref.path)
 	if err != nil {
 		return nil, err
 	}
-	b, err := FileBlob(file)
-	if err == nil && b.Size() != l.Size {
-		b.Close()
-		err = fmt.Errorf("%s has been changed while it was read", r.ref.path)
+	if info.Size() != l.Size {
+		file.Close()
+		return nil, fmt.Errorf("%s has been changed while it was read", r.ref.path)
 	}
-	return b, err
+	return &Blob{impl: &fileBlob{openFile{file, file, l.Size}}}, nil
 }

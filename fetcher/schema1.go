@@ -229,10 +229,15 @@ func (s *registrySource) size(ctx context.Context, d digest.Digest) (int64, erro
 	if s.f.opts.Offline {
 		return 0, errorf(ErrOffline, "%s is not in the cache, and offline it cannot be fetched", what)
 	}
-	var size int64
-	err := s.try(ctx, what, false, func(at *session, retry *retrier) (err error) {
+	size, _, err := s.blobSize(ctx, what, d)
+	return size, err
+}
+
+// blobSize asks for the size of a blob as often as it takes.
+func (s *registrySource) blobSize(ctx context.Context, what string, d digest.Digest) (size int64, header http.Header, err error) {
+	err = s.try(ctx, what, false, func(at *session, retry *retrier) (err error) {
 		for {
-			if size, err = at.blobSize(ctx, retry, d); err == nil {
+			if size, header, err = at.blobSize(ctx, retry, d); err == nil {
 				return nil
 			}
 			if err = retry.again(ctx, err); err != nil {
@@ -240,15 +245,16 @@ func (s *registrySource) size(ctx context.Context, d digest.Digest) (int64, erro
 			}
 		}
 	})
-	return size, err
+	return size, header, err
 }
 
-func (s *session) blobSize(ctx context.Context, retry *retrier, d digest.Digest) (int64, error) {
+// blobSize returns the size of a blob, and the header of the answer that tells it.
+func (s *session) blobSize(ctx context.Context, retry *retrier, d digest.Digest) (int64, http.Header, error) {
 	w := retry.watch(ctx)
 	defer w.stop()
 	resp, _, err := s.follow(w.ctx, s.url("blobs", d.String()), request{header: http.Header{"Range": {"bytes=0-0"}}, what: retry.what})
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	total := ""
 	switch resp.StatusCode {
@@ -259,14 +265,14 @@ func (s *session) blobSize(ctx context.Context, retry *retrier, d digest.Digest)
 	case http.StatusPartialContent, http.StatusRequestedRangeNotSatisfiable: // the latter where the blob is empty
 		_, total, _ = strings.Cut(resp.Header.Get("Content-Range"), "/")
 	default:
-		return 0, s.answerError(resp, retry.what)
+		return 0, nil, s.answerError(resp, retry.what)
 	}
 	resp.Body.Close()
 	size, err := strconv.ParseInt(total, 10, 64)
 	if err != nil || size < 0 {
-		return 0, unsupported("%s: the server does not say it", retry.what)
+		return 0, nil, unsupported("%s: the server does not say it", retry.what)
 	}
-	return size, nil
+	return size, resp.Header, nil
 }
 
 func (s *skopeoDir) size(_ context.Context, d digest.Digest) (int64, error) {

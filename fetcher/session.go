@@ -25,8 +25,9 @@ const (
 // A session is our authenticated relation to one repository at one endpoint.
 type session struct {
 	*endpoint
-	repo   string // path of the repository there
-	refers bool   // it is trusted with what a tag names
+	repo   string   // path of the repository there
+	refers bool     // it is trusted with what a tag names
+	file   *url.URL // not nil: this is no repository but a file, which is asked for without credentials
 	group  singleflight.Group
 
 	// mu protects the following.
@@ -38,6 +39,10 @@ type session struct {
 // url returns the URL of a document or blob; kind is "manifests" or "blobs".
 // It has no scheme: the handshake finds that out.
 func (s *session) url(kind, which string) *url.URL {
+	if s.file != nil {
+		u := *s.file
+		return &u
+	}
 	return s.endpoint.url("", "/"+s.repo+"/"+kind+"/"+which)
 }
 
@@ -53,6 +58,9 @@ type request struct {
 // send makes one request to the registry with our credentials, or elsewhere
 // without. Where the registry refuses the credentials, they are renewed.
 func (s *session) send(ctx context.Context, u *url.URL, q request) (*http.Response, error) {
+	if s.file != nil {
+		return roundTrip(ctx, s.foreign, u, q)
+	}
 	for renewals := 0; ; renewals++ {
 		a, generation, err := s.authenticated(ctx)
 		if err != nil {
@@ -172,14 +180,18 @@ func (s *session) statusError(status int, code string, after time.Duration, what
 		text += ", " + code
 	}
 	switch {
+	case isRefusal(status) && s.file != nil:
+		return errorf(ErrUnauthorized, "%s: %s refuses access (%s)", what, s.name, text)
 	case isRefusal(status) && s.repo == "":
 		return errorf(ErrUnauthorized, "registry %s refuses these credentials (%s)", s.name, text)
 	case isRefusal(status):
 		return errorf(ErrUnauthorized, "%s: registry %s refuses access (%s): the repository does not exist, or needs other credentials", what, s.name, text)
+	case status == http.StatusNotFound && s.file != nil:
+		return errorf(ErrNotFound, "%s: not found at %s", what, s.name)
 	case status == http.StatusNotFound:
 		return errorf(ErrNotFound, "%s: not found in registry %s", what, s.name)
 	}
-	err := fmt.Errorf("%s: registry %s answers %s", what, s.name, text)
+	err := fmt.Errorf("%s: %s answers %s", what, s.name, text)
 	switch status {
 	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
 		return &transient{err, after}

@@ -3,16 +3,14 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"iter"
-	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"imgfs/cache"
 	"imgfs/fetcher"
@@ -21,7 +19,10 @@ import (
 
 // A tarFile is a tar of the user's, read at random by its index as a layer is: a compressed archive of images, or a root
 // file system.
-type tarFile struct{ *layer }
+type tarFile struct {
+	*layer
+	name string
+}
 
 // Entries gives what is in the tar. It goes on where it was when the index turns out to be damaged, and has been built anew.
 func (t tarFile) Entries() iter.Seq2[fetcher.TarEntry, error] {
@@ -73,25 +74,29 @@ const tarMemory = 16 << 20
 
 // A tarFiles is the tar files that a session has open.
 type tarFiles struct {
-	mu   sync.Mutex // protects the following
-	open map[string]tarFile
+	mu   sync.Mutex                  // protects the following
+	open map[fetcher.TarFile]tarFile // by name and stamp; no blobs
 }
 
 // openTar opens a tar file, which stays open as long as the session. Its index is in the cache, by its digest.
-func (s *session) openTar(ctx context.Context, path string) (fetcher.Tar, error) {
+func (s *session) openTar(ctx context.Context, file fetcher.TarFile) (fetcher.Tar, error) {
 	s.tars.mu.Lock()
 	defer s.tars.mu.Unlock()
-	if t, ok := s.tars.open[path]; ok {
+	key := fetcher.TarFile{Name: file.Name, Stamp: file.Stamp}
+	if t, ok := s.tars.open[key]; ok {
+		file.Blob.Close()
 		return t, nil
 	}
-	t, err := s.newTarFile(ctx, path)
-	if err != nil {
+	inner := &session{app: s.app, cache: s.cache, memory: cache.NewMemory(tarMemory)}
+	t := tarFile{&layer{session: inner, src: file.Blob}, file.Name}
+	if err := t.prepare(ctx, file); err != nil {
+		t.close()
 		return nil, err
 	}
 	if s.tars.open == nil {
-		s.tars.open = map[string]tarFile{}
+		s.tars.open = map[fetcher.TarFile]tarFile{}
 	}
-	s.tars.open[path] = t
+	s.tars.open[key] = t
 	return t, nil
 }
 
@@ -101,79 +106,87 @@ func (t *tarFiles) close() {
 	}
 }
 
-func (s *session) newTarFile(ctx context.Context, path string) (_ tarFile, err error) {
-	file, err := os.Open(path)
+// prepare opens the index of a file, or builds it. A file that is elsewhere, and whose digest is not known, is fetched for that.
+func (t tarFile) prepare(ctx context.Context, file fetcher.TarFile) error {
+	c := t.session.cache
+	p := t.session.app.newProgress()
+	defer p.wait()
+	source := file.Blob
+	t.Size = source.Size()
+	if known, err := c.Ref(file.Name); err == nil && file.Stamp != "" && known.MediaType == file.Stamp {
+		t.Digest = known.Digest
+	} else if source, err = t.identify(ctx, p); err != nil {
+		return err
+	}
+	if source != file.Blob {
+		defer source.Close()
+	}
+	x, err := (&layer{session: t.session, Layer: t.layer.Layer, src: source}).openIndex(ctx, p)
 	if err != nil {
-		return tarFile{}, err
+		return err
 	}
-	src, err := fetcher.FileBlob(file)
-	if err != nil {
-		return tarFile{}, err
-	}
-	l := &layer{session: &session{app: s.app, cache: s.cache, memory: cache.NewMemory(tarMemory)}, src: src}
-	defer func() {
-		if err != nil {
-			l.close()
-		}
-	}()
-	l.Size = l.src.Size()
-	if l.Digest, err = s.fileDigest(ctx, file); err != nil {
-		return tarFile{}, err
-	}
-	p := s.app.newProgress()
-	x, err := l.openIndex(ctx, p)
-	p.wait()
-	if err != nil {
-		return tarFile{}, err
-	}
-	l.use(x)
-	l.DiffID = x.index.DiffID()
-	return tarFile{l}, nil
-}
-
-// fileDigest returns the digest of a file. It is computed once, and remembered with what tells that a file is the same
-// still. Should that be wrong, the reader of the index notices: every span has a digest of its own.
-func (s *session) fileDigest(ctx context.Context, file *os.File) (digest.Digest, error) {
-	name, err := filepath.Abs(file.Name())
-	if err != nil {
-		return "", err
-	}
-	stamp, last, err := fileStamp(file)
-	if err != nil {
-		return "", err
-	}
-	if known, err := s.cache.Ref(name); err == nil && known.MediaType == stamp {
-		return known.Digest, nil
-	}
-	started := time.Now()
-	d, err := digest.FromReader(until(ctx, io.NewSectionReader(file, 0, 1<<63-1)))
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", name, err)
-	}
-	if after, _, err := fileStamp(file); err != nil || after != stamp {
-		return "", fmt.Errorf("%s has been changed while it was read", name)
-	}
-	// Times of files go by ticks of some milliseconds: a change right after the last one may not show.
-	if started.Sub(last) > time.Second {
-		err := s.cache.PutRef(cache.Ref{Name: name, Digest: d, MediaType: stamp, Time: started})
-		if err != nil {
-			s.app.log.Info("the digest of a file is not remembered", "path", name, "why", err)
+	if !file.Blob.Local() {
+		if t.blob, err = c.Blob(t.Digest, t.Size, file.Blob); err != nil {
+			x.close()
+			return err
 		}
 	}
-	return d, nil
+	t.use(x)
+	t.DiffID, t.MediaType = x.index.DiffID(), mediaTypes[x.index.Format()]
+	if file.Stamp != "" {
+		t.remember(cache.Ref{Name: file.Name, Digest: t.Digest, MediaType: file.Stamp, Time: time.Now()})
+	}
+	return nil
 }
 
-// fileStamp returns what a file has that is another when it has been changed, and when that was last. It has the form of
-// a media type.
-func fileStamp(file *os.File) (string, time.Time, error) {
-	info, err := file.Stat()
+// mediaTypes are OCI's media types of layers.
+var mediaTypes = map[index.Format]string{
+	index.Tar: v1.MediaTypeImageLayer, index.Gzip: v1.MediaTypeImageLayerGzip, index.Zstd: v1.MediaTypeImageLayerZstd,
+}
+
+// identify computes the digest, and returns where the file can be read from once more: what comes from elsewhere is kept
+// in a file without a name, and in the cache.
+func (t tarFile) identify(ctx context.Context, p *progress) (*fetcher.Blob, error) {
+	bar := p.bar(filepath.Base(t.name), t.Size)
+	defer bar.done()
+	if t.src.Local() {
+		d, err := digest.FromReader(bar.reader(until(ctx, io.NewSectionReader(t.src, 0, t.Size))))
+		t.Digest = d
+		return t.src, err
+	}
+	r, err := t.src.Open(ctx)
 	if err != nil {
-		return "", time.Time{}, err
+		return nil, err
 	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return "", time.Time{}, fmt.Errorf("%s: its inode is not known", file.Name())
+	defer r.Close()
+	file, err := namelessFile()
+	if err != nil {
+		return nil, err
 	}
-	stamp := fmt.Sprintf("application/x-tar; file=%x-%x-%x-%x-%x", st.Dev, st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano())
-	return stamp, time.Unix(0, max(st.Mtim.Nano(), st.Ctim.Nano())), nil
+	d, err := digest.FromReader(io.TeeReader(bar.reader(r), file))
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	t.Digest = d
+	spooled, err := fetcher.FileBlob(file)
+	if err != nil {
+		return nil, err
+	}
+	k := t.newKeeper()
+	defer k.abort()
+	if _, err := io.Copy(k, io.NewSectionReader(spooled, 0, t.Size)); err != nil {
+		spooled.Close()
+		return nil, err
+	}
+	k.commit()
+	return spooled, nil
+}
+
+// remember keeps what the digest of a file is. Should it be wrong one day, the reader of the index notices: every span
+// has a digest of its own.
+func (t tarFile) remember(r cache.Ref) {
+	if err := t.session.cache.PutRef(r); err != nil {
+		t.session.app.log.Info("the digest of a file is not remembered", "name", r.Name, "why", err)
+	}
 }

@@ -2,15 +2,23 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"io"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
 	"imgfs/cache"
+	"imgfs/fetcher"
+	"imgfs/index"
 	"imgfs/internal/testimage"
 )
 
@@ -68,53 +76,43 @@ func TestTheDigestOfAFileIsComputedOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	s := &session{app: &app{log: slog.New(slog.DiscardHandler)}, cache: c}
-	old := "archive_test.go" // older than a second
-	digestOf := func(name string) digest.Digest {
-		t.Helper()
-		f, err := os.Open(name)
+	path, want := savedImage(t)
+	open := func(stamp string) (digest.Digest, error) {
+		s := &session{app: &app{log: slog.New(slog.DiscardHandler), stderr: io.Discard}, cache: c}
+		defer s.tars.close()
+		f, err := os.Open(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer f.Close()
-		d, err := s.fileDigest(t.Context(), f)
+		b, err := fetcher.FileBlob(f)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return d
+		opened, err := s.openTar(t.Context(), fetcher.TarFile{Name: path, Stamp: stamp, Blob: b})
+		if err != nil {
+			return "", err
+		}
+		return opened.Layer().Digest, nil
 	}
-	content, err := os.ReadFile(old)
-	if err != nil {
+	const stamp = "application/x-tar; file=1"
+	if d, err := open(stamp); err != nil || d != want {
+		t.Fatalf("got %s (%v), want %s", d, err, want)
+	}
+	wrong := cache.Ref{Name: path, Digest: digest.FromString("another"), MediaType: stamp}
+	if err := c.PutRef(wrong); err != nil {
 		t.Fatal(err)
 	}
-	want, other := digest.FromBytes(content), digest.FromString("another")
-	if got := digestOf(old); got != want {
-		t.Errorf("got %s, want %s", got, want)
+	var mismatch *index.MismatchError
+	if d, err := open(stamp); !errors.As(err, &mismatch) {
+		t.Errorf("the digest of a file that is the same still is computed again: %s (%v)", d, err)
 	}
-	abs, err := filepath.Abs(old)
-	if err != nil {
-		t.Fatal(err)
-	}
-	known, err := c.Ref(abs)
-	if err != nil || known.Digest != want {
-		t.Fatalf("remembered is %v (%v)", known, err)
-	}
-	known.Digest = other
-	for stamp, want := range map[string]digest.Digest{known.MediaType: other, strings.Replace(known.MediaType, "=", "=1", 1): want} {
-		known.MediaType = stamp
-		if err := c.PutRef(known); err != nil {
-			t.Fatal(err)
-		}
-		if got := digestOf(old); got != want {
-			t.Errorf("%s: got %s, want %s", stamp, got, want)
+	for _, changed := range []string{"", "application/x-tar; file=2"} {
+		if d, err := open(changed); err != nil || d != want {
+			t.Errorf("stamp %q: got %s (%v), want %s", changed, d, err, want)
 		}
 	}
-	path, d := savedImage(t)
-	if got := digestOf(path); got != d {
-		t.Errorf("got %s, want %s", got, d)
-	}
-	if r, err := c.Ref(path); err == nil {
-		t.Errorf("a file that may yet change unnoticed is remembered: %v", r)
+	if r, err := c.Ref(path); err != nil || r.Digest != want || r.MediaType != "application/x-tar; file=2" {
+		t.Errorf("remembered is %v (%v)", r, err)
 	}
 }
 
@@ -129,4 +127,34 @@ func TestASparseFileOfAnArchiveIsNotInOnePiece(t *testing.T) {
 	if code := run([]string{"ls", "docker-archive:" + path}, &stdout, &stderr); code != exitFailed || !strings.Contains(stderr.String(), "stored as a sparse file") {
 		t.Errorf("exit code %d, %s", code, stderr.String())
 	}
+}
+
+func TestATarAtAURLIsFetchedWholeOnce(t *testing.T) {
+	cacheDir := t.TempDir()
+	t.Setenv("IMGFS_CACHE_DIR", cacheDir)
+	tar := testimage.Tar(testimage.File("big", strings.Repeat("0123456789abcdef", 100_000)), testimage.File("etc/motd", "hello"))
+	var ranges []string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		ranges = append(ranges, req.Header.Get("Range"))
+		w.Header().Set("ETag", `"v1"`)
+		http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(tar))
+	}))
+	defer server.Close()
+	ref := "tar:" + server.URL + "/rootfs.tar"
+	read := func(want ...string) {
+		t.Helper()
+		ranges = nil
+		if got := output(t, "cat", ref+":/etc/motd"); got != "hello" {
+			t.Errorf("got %q", got)
+		}
+		if !slices.Equal(ranges, want) {
+			t.Errorf("asked for %q, want %q", ranges, want)
+		}
+	}
+	read("bytes=0-0", "") // the size, and all of it
+	read("bytes=0-0")
+	output(t, "cache", "rm", "--blobs")
+	read("bytes=0-0", "bytes=1572864-1602559")
+	output(t, "cache", "rm", ref)
+	read("bytes=0-0", "")
 }

@@ -29,12 +29,14 @@ func (p *progress) wait() {
 // A bar is the progress of one layer.
 type bar struct{ bar *mpb.Bar }
 
-func (p *progress) layer(d digest.Digest, size int64) *bar {
+func (p *progress) layer(d digest.Digest, size int64) *bar { return p.bar(d.Encoded(), size) }
+
+func (p *progress) bar(name string, size int64) *bar {
 	if p.bars == nil {
 		return &bar{}
 	}
 	return &bar{p.bars.AddBar(size,
-		mpb.PrependDecorators(decor.Name(fmt.Sprintf("%.12s ", d.Encoded()))),
+		mpb.PrependDecorators(decor.Name(fmt.Sprintf("%.12s ", printable(name)))),
 		mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f"), decor.AverageSpeed(decor.SizeB1024(0), "  % .1f")),
 	)}
 }
