@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
 
 	"imgfs/index/inflate"
@@ -29,7 +30,19 @@ func largeLayer(b *testing.B) *corpus.Large {
 // both processors to themselves. A metric A/B is how many times as fast as B A is; two is two builds side by side.
 func BenchmarkBuild(b *testing.B) {
 	l := largeLayer(b)
-	build := func() error { return buildFile(l.Gzip, io.Discard) }
+	benchmarkBuild(b, l.Gzip, l.TarSize, "gzip", ungzip)
+}
+
+// BenchmarkBuildZstd is BenchmarkBuild with a layer that is a single zstd frame, whose tar is compressed anew. The decoder is that of
+// klauspost/compress, which Build uses, and the program is zstd.
+func BenchmarkBuildZstd(b *testing.B) {
+	l := largeLayer(b)
+	benchmarkBuild(b, l.Zstd, l.TarSize, "zstd", unzstd)
+}
+
+func benchmarkBuild(b *testing.B, path string, size int64, program string, decode func(io.Reader) (io.Reader, error)) {
+	build := func() error { return buildFile(path, io.Discard) }
+	command := program + "+sha256sum"
 	contestants := []measure.Contestant{
 		wall("build", build),
 		wall("two", func() error {
@@ -38,16 +51,16 @@ func BenchmarkBuild(b *testing.B) {
 			g.Go(build)
 			return g.Wait()
 		}),
-		wall("decoder", func() error { return inflateFile(l.Gzip) }),
-		wall("gzip+sha256sum", pipeline("gzip -dc", l.Gzip)),
+		wall("decoder", func() error { return decodeFile(path, decode) }),
+		wall(command, func() error { return pipeline(program+" -dc", path).Run() }),
 	}
 	least := measure.Contest(b, contestants...)
 	least["two"] /= 2 // a layer's share
 	for _, c := range contestants {
-		b.ReportMetric(measure.Rate(l.TarSize, least[c.Name]), c.Name+"-MB/s")
+		b.ReportMetric(measure.Rate(size, least[c.Name]), c.Name+"-MB/s")
 	}
 	b.ReportMetric(float64(least["decoder"])/float64(least["build"]), "build/decoder")
-	b.ReportMetric(float64(least["gzip+sha256sum"])/float64(least["build"]), "build/gzip+sha256sum")
+	b.ReportMetric(float64(least[command])/float64(least["build"]), "build/"+command)
 	b.ReportMetric(float64(least["build"])/float64(least["two"]), "two/build")
 }
 
@@ -59,10 +72,8 @@ func BenchmarkBuildCPU(b *testing.B) {
 	}
 	contestants := []measure.Contestant{
 		process("build", func() error { return buildFile(l.Gzip, io.Discard) }),
-		process("decoder", func() error { return inflateFile(l.Gzip) }),
-		{Name: "gzip+sha256sum", Run: func() (time.Duration, error) {
-			return measure.Command(exec.Command("sh", "-c", `gzip -dc < "$1" | sha256sum`, "sh", l.Gzip))
-		}},
+		process("decoder", func() error { return decodeFile(l.Gzip, ungzip) }),
+		{Name: "gzip+sha256sum", Run: func() (time.Duration, error) { return measure.Command(pipeline("gzip -dc", l.Gzip)) }},
 	}
 	least := measure.Contest(b, contestants...)
 	for _, c := range contestants {
@@ -77,10 +88,8 @@ func wall(name string, work func() error) measure.Contestant {
 }
 
 // pipeline runs a program that decompresses its input, and sha256sum after it.
-func pipeline(program, path string) func() error {
-	return func() error {
-		return exec.Command("sh", "-c", program+` < "$1" | sha256sum`, "sh", path).Run()
-	}
+func pipeline(program, path string) *exec.Cmd {
+	return exec.Command("sh", "-c", program+` < "$1" | sha256sum`, "sh", path)
 }
 
 func buildFile(path string, w io.Writer) error {
@@ -89,18 +98,26 @@ func buildFile(path string, w io.Writer) error {
 		return err
 	}
 	defer f.Close()
-	return Build(f, Want{Size: -1}, Output{Index: w})
+	return Build(f, Want{Size: -1}, Output{Index: w, Frames: func() (io.Writer, error) { return io.Discard, nil }})
 }
 
-func inflateFile(path string) error {
+func decodeFile(path string, decode func(io.Reader) (io.Reader, error)) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	_, err = io.Copy(io.Discard, inflate.NewReader(f, nil))
+	z, err := decode(f)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, z)
 	return err
 }
+
+func ungzip(r io.Reader) (io.Reader, error) { return inflate.NewReader(r, nil), nil }
+
+func unzstd(r io.Reader) (io.Reader, error) { return zstd.NewReader(r, zstd.WithDecoderConcurrency(1)) }
 
 // BenchmarkSize gives the size of indexes, in parts of a hundred of the blob, and of that what the entries take, what decoders
 // must know (windows), and the table, most of which is digests of spans. The data is one tar by several compressors.
