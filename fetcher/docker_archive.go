@@ -157,6 +157,9 @@ func (a *dockerArchive) manifestOf(ctx context.Context, item dockerItem) (v1.Des
 		Config: a.keep(dockerConfig, raw), Layers: []v1.Descriptor{},
 	}
 	for i, name := range item.Layers {
+		if err := context.Cause(ctx); err != nil {
+			return v1.Descriptor{}, err
+		}
 		l, err := a.layer(ctx, name, config.RootFS.DiffIDs[i])
 		if err != nil {
 			return v1.Descriptor{}, err

@@ -210,3 +210,30 @@ func TestStepsThatAreRepeatedCountOnce(t *testing.T) {
 	f, _ := newFetcher(t, Options{})
 	checkLayers(t, f, resolve(t, f, r.Host()+"/a:t"), []byte("base"))
 }
+
+// FuzzManifest parses any manifest, as it comes from a registry.
+func FuzzManifest(f *testing.F) {
+	for _, b := range []testimage.Bundle{
+		testimage.Schema1(true, oldSteps...), testimage.Schema1(false, oldSteps...), imageOf(nil).Bundle(), testimage.Index(imageOf(nil).Bundle()),
+	} {
+		f.Add(b.Blobs[b.Root.Digest])
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		payload, err := withoutSignatures("a", b)
+		if err != nil {
+			return
+		}
+		m, err := parseManifest("a", payload)
+		if err != nil || m.schema1 == nil {
+			return
+		}
+		config, err := m.schema1.config()
+		if err != nil {
+			return
+		}
+		var parsed v1.Image
+		if err := json.Unmarshal(config, &parsed); err == nil && len(parsed.History) != len(m.schema1.FSLayers) {
+			t.Errorf("%d steps of %d: %s", len(parsed.History), len(m.schema1.FSLayers), config)
+		}
+	})
+}
