@@ -241,6 +241,14 @@ func (a *archive) has(name string) bool {
 
 func (a *archive) location() string { return a.path }
 
+// stamp is another one when the archive has been changed; "" where that could not be told.
+func (a *archive) stamp() string {
+	if a.tar != nil {
+		return "application/x-tar; archive=" + a.tar.Layer().Digest.Encoded()
+	}
+	return fileStamp(a.info)
+}
+
 func (a *archive) open(name string) (openFile, error) {
 	_, m, err := a.find(name)
 	if err != nil {

@@ -26,13 +26,14 @@ const dockerManifestFile = "manifest.json"
 // A dockerArchive is an image in an archive that docker save has written, or another tool for docker load
 // (github.com/moby/moby, image/tarexport; its specification is image/spec/spec.md there). There are no manifests in it,
 // so one is made of what it lists, as docker push does. A layer that is not compressed has its diff ID for its digest. One
-// that is, as crane and kaniko write them, is read once to learn its digest, at each Resolve.
+// that is, as crane and kaniko write them, is read once to learn its digest.
 type dockerArchive struct {
 	ref       Reference
 	files     *archive
 	documents map[digest.Digest][]byte // manifests and configs
 	blobs     map[digest.Digest]string // names of layers
 	digests   map[int64]digest.Digest  // of compressed layers, by where they are
+	digest    func(context.Context, TarFile) (digest.Digest, error)
 }
 
 // A dockerItem is an image as manifest.json has it.
@@ -42,9 +43,13 @@ type dockerItem struct {
 	Layers   []string
 }
 
-func newDockerArchive(ref Reference, files *archive) *dockerArchive {
+func (f *Fetcher) newDockerArchive(ref Reference, files *archive) *dockerArchive {
+	compute := f.opts.Digest
+	if compute == nil {
+		compute = fileDigest
+	}
 	return &dockerArchive{
-		ref: ref, files: files,
+		ref: ref, files: files, digest: compute,
 		documents: map[digest.Digest][]byte{}, blobs: map[digest.Digest]string{}, digests: map[int64]digest.Digest{},
 	}
 }
@@ -216,7 +221,7 @@ func (a *dockerArchive) layer(ctx context.Context, name string, diffID digest.Di
 	d := v1.Descriptor{Size: file.size, Digest: diffID, MediaType: dockerLayers[format]}
 	if format != plain {
 		if d.Digest = a.digests[m.offset]; d.Digest == "" {
-			if d.Digest, err = compressedDigest(ctx, file, stored); err != nil {
+			if d.Digest, err = a.compressedDigest(ctx, file, stored); err != nil {
 				return v1.Descriptor{}, fmt.Errorf("%s: %w", what, err)
 			}
 			a.digests[m.offset] = d.Digest
@@ -228,14 +233,20 @@ func (a *dockerArchive) layer(ctx context.Context, name string, diffID digest.Di
 
 // compressedDigest returns the digest of a layer that is compressed. Where its name in the archive is one, that is it: the
 // layer is compared with it when it is indexed.
-func compressedDigest(ctx context.Context, file openFile, name string) (digest.Digest, error) {
+func (a *dockerArchive) compressedDigest(ctx context.Context, file openFile, name string) (digest.Digest, error) {
 	if m := digestName.FindStringSubmatch(name); m != nil && m[1] != "" {
 		return digest.NewDigestFromEncoded(digest.SHA256, m[1]), nil
 	}
-	r, err := (&fileBlob{file}).open(ctx)
+	return a.digest(ctx, TarFile{a.files.location() + ":" + name, a.files.stamp(), &Blob{impl: &fileBlob{file}}})
+}
+
+// fileDigest computes the digest of a file.
+func fileDigest(ctx context.Context, file TarFile) (digest.Digest, error) {
+	r, err := file.Blob.Open(ctx)
 	if err != nil {
 		return "", err
 	}
+	defer r.Close()
 	return digest.FromReader(r)
 }
 

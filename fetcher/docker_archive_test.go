@@ -3,6 +3,7 @@ package fetcher
 import (
 	"bytes"
 	gz "compress/gzip"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -163,6 +164,16 @@ func TestCompressedLayersOfADockerArchiveHaveTheirOwnDigest(t *testing.T) {
 		t.Errorf("got %+v", l)
 	}
 	checkLayers(t, f, im, blob, blob)
+	var asked []TarFile
+	remembers, _ := newFetcher(t, Options{Digest: func(_ context.Context, file TarFile) (digest.Digest, error) {
+		asked = append(asked, TarFile{Name: file.Name, Stamp: file.Stamp})
+		return sum, nil
+	}})
+	im = resolve(t, remembers, "docker-archive:"+path)
+	_, item := testimage.Image{Layers: []testimage.Layer{testimage.NewLayer(blob, content)}}.DockerFiles()
+	if len(asked) != 1 || asked[0].Name != path+":"+item.Layers[0] || im.Layers[0].Digest != sum || im.Layers[1].Digest != sum {
+		t.Errorf("asked for %+v, got %+v", asked, im.Layers)
+	}
 }
 
 func TestDockerArchivesThatAreWrong(t *testing.T) {

@@ -48,6 +48,9 @@ type Options struct {
 	// archives that are compressed. It stays open for whoever gave this. nil
 	// means that there are no such sources.
 	OpenTar func(context.Context, TarFile) (Tar, error)
+	// Digest returns the digest of a file that is in an archive, and whose
+	// blob it does not close. nil means that it is computed each time.
+	Digest func(context.Context, TarFile) (digest.Digest, error)
 	// UserAgent is sent with every request; "" means "imgfs".
 	UserAgent string
 	// Log is told of retries and oddities, never of secrets; nil discards.

@@ -27,7 +27,7 @@ func (f *Fetcher) source(ctx context.Context, ref Reference) (Reference, source,
 		if ref.transport == "oci-archive" {
 			return ref, &layout{ref, files}, nil
 		}
-		return ref, newDockerArchive(ref, files), nil
+		return ref, f.newDockerArchive(ref, files), nil
 	case "tar":
 		t, err := f.openTar(ctx, ref)
 		return ref, f.newRootfs(ref, t), err
@@ -72,7 +72,7 @@ func (f *Fetcher) recognise(ctx context.Context, ref Reference) (Reference, sour
 	if err == nil && ref.digest != "" {
 		err = errorf(ErrReference, "%s is an archive of docker save, which knows no digests", ref.path)
 	}
-	return ref, newDockerArchive(ref, files), err
+	return ref, f.newDockerArchive(ref, files), err
 }
 
 func (f *Fetcher) recogniseDir(ref Reference) (Reference, source, error) {

@@ -107,35 +107,36 @@ func (t *tarFiles) close() {
 }
 
 // prepare opens the index of a file, or builds it. A file that is elsewhere, and whose digest is not known, is fetched for that.
-func (t tarFile) prepare(ctx context.Context, file fetcher.TarFile) error {
-	c := t.session.cache
-	p := t.session.app.newProgress()
-	defer p.wait()
-	source := file.Blob
+func (t tarFile) prepare(ctx context.Context, file fetcher.TarFile) (err error) {
+	s, source := t.session, file.Blob
 	t.Size = source.Size()
-	if known, err := c.Ref(file.Name); err == nil && file.Stamp != "" && known.MediaType == file.Stamp {
-		t.Digest = known.Digest
-	} else if source, err = t.identify(ctx, p); err != nil {
-		return err
-	}
-	if source != file.Blob {
+	switch t.Digest = s.rememberedDigest(file); {
+	case t.Digest != "":
+	case source.Local():
+		if t.Digest, err = s.fileDigest(ctx, file); err != nil {
+			return err
+		}
+	default:
+		if source, err = t.fetch(ctx); err != nil {
+			return err
+		}
 		defer source.Close()
+		s.remember(file, t.Digest)
 	}
-	x, err := (&layer{session: t.session, Layer: t.layer.Layer, src: source}).openIndex(ctx, p)
+	p := s.app.newProgress()
+	x, err := (&layer{session: s, Layer: t.layer.Layer, src: source}).openIndex(ctx, p)
+	p.wait()
 	if err != nil {
 		return err
 	}
 	if !file.Blob.Local() {
-		if t.blob, err = c.Blob(t.Digest, t.Size, file.Blob); err != nil {
+		if t.blob, err = s.cache.Blob(t.Digest, t.Size, file.Blob); err != nil {
 			x.close()
 			return err
 		}
 	}
 	t.use(x)
 	t.DiffID, t.MediaType = x.index.DiffID(), mediaTypes[x.index.Format()]
-	if file.Stamp != "" {
-		t.remember(cache.Ref{Name: file.Name, Digest: t.Digest, MediaType: file.Stamp, Time: time.Now()})
-	}
 	return nil
 }
 
@@ -144,16 +145,9 @@ var mediaTypes = map[index.Format]string{
 	index.Tar: v1.MediaTypeImageLayer, index.Gzip: v1.MediaTypeImageLayerGzip, index.Zstd: v1.MediaTypeImageLayerZstd,
 }
 
-// identify computes the digest, and returns where the file can be read from once more: what comes from elsewhere is kept
-// in a file without a name, and in the cache.
-func (t tarFile) identify(ctx context.Context, p *progress) (*fetcher.Blob, error) {
-	bar := p.bar(filepath.Base(t.name), t.Size)
-	defer bar.done()
-	if t.src.Local() {
-		d, err := digest.FromReader(bar.reader(until(ctx, io.NewSectionReader(t.src, 0, t.Size))))
-		t.Digest = d
-		return t.src, err
-	}
+// fetch fetches a file whose digest nothing tells before, and returns a copy of it that has no name. Another goes to the
+// cache.
+func (t tarFile) fetch(ctx context.Context) (*fetcher.Blob, error) {
 	r, err := t.src.Open(ctx)
 	if err != nil {
 		return nil, err
@@ -163,30 +157,59 @@ func (t tarFile) identify(ctx context.Context, p *progress) (*fetcher.Blob, erro
 	if err != nil {
 		return nil, err
 	}
-	d, err := digest.FromReader(io.TeeReader(bar.reader(r), file))
-	if err != nil {
+	if t.Digest, err = t.session.readDigest(t.name, t.Size, io.TeeReader(r, file)); err != nil {
 		file.Close()
 		return nil, err
 	}
-	t.Digest = d
-	spooled, err := fetcher.FileBlob(file)
+	copied, err := fetcher.FileBlob(file)
 	if err != nil {
 		return nil, err
 	}
 	k := t.newKeeper()
 	defer k.abort()
-	if _, err := io.Copy(k, io.NewSectionReader(spooled, 0, t.Size)); err != nil {
-		spooled.Close()
+	if _, err := io.Copy(k, io.NewSectionReader(copied, 0, t.Size)); err != nil {
+		copied.Close()
 		return nil, err
 	}
 	k.commit()
-	return spooled, nil
+	return copied, nil
 }
 
-// remember keeps what the digest of a file is. Should it be wrong one day, the reader of the index notices: every span
-// has a digest of its own.
-func (t tarFile) remember(r cache.Ref) {
-	if err := t.session.cache.PutRef(r); err != nil {
-		t.session.app.log.Info("the digest of a file is not remembered", "name", r.Name, "why", err)
+// fileDigest is the digest of a file that is here. It is computed once for each stamp.
+func (s *session) fileDigest(ctx context.Context, file fetcher.TarFile) (digest.Digest, error) {
+	if d := s.rememberedDigest(file); d != "" {
+		return d, nil
+	}
+	d, err := s.readDigest(file.Name, file.Blob.Size(), until(ctx, io.NewSectionReader(file.Blob, 0, file.Blob.Size())))
+	if err == nil {
+		s.remember(file, d)
+	}
+	return d, err
+}
+
+func (s *session) readDigest(name string, size int64, r io.Reader) (digest.Digest, error) {
+	p := s.app.newProgress()
+	defer p.wait()
+	bar := p.bar(filepath.Base(name), size)
+	defer bar.done()
+	return digest.FromReader(bar.reader(r))
+}
+
+// rememberedDigest is the digest of a file that has been seen with this stamp; "" otherwise. Should it be wrong one day, the
+// index notices: there is a digest for every span.
+func (s *session) rememberedDigest(file fetcher.TarFile) digest.Digest {
+	known, err := s.cache.Ref(file.Name)
+	if err != nil || file.Stamp == "" || known.MediaType != file.Stamp {
+		return ""
+	}
+	return known.Digest
+}
+
+func (s *session) remember(file fetcher.TarFile, d digest.Digest) {
+	if file.Stamp == "" {
+		return
+	}
+	if err := s.cache.PutRef(cache.Ref{Name: file.Name, Digest: d, MediaType: file.Stamp, Time: time.Now()}); err != nil {
+		s.app.log.Info("the digest of a file is not remembered", "name", file.Name, "why", err)
 	}
 }

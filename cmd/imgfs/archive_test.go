@@ -36,14 +36,40 @@ func output(t *testing.T, args ...string) string {
 func savedImage(t *testing.T) (string, digest.Digest) {
 	t.Helper()
 	tar := testimage.Tar(testimage.Dir("etc"), testimage.File("etc/motd", "hello"))
-	image := testimage.Image{Layers: []testimage.Layer{testimage.NewLayer(tar, tar)}}
-	files, item := image.DockerFiles("a:1")
+	return saveCompressed(t, testimage.NewLayer(tar, tar))
+}
+
+func saveCompressed(t *testing.T, l testimage.Layer) (string, digest.Digest) {
+	t.Helper()
+	files, item := testimage.Image{Layers: []testimage.Layer{l}}.DockerFiles("a:1")
 	b := testimage.Gzip(testimage.Tar(append(files, testimage.DockerManifestFile(item))...))
 	path := filepath.Join(t.TempDir(), "saved.tar.gz")
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return path, digest.FromBytes(b)
+}
+
+func TestTheDigestOfACompressedLayerInACompressedArchiveIsRemembered(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("IMGFS_CACHE_DIR", dir)
+	tar := testimage.Tar(testimage.File("motd", "hello"))
+	blob := testimage.Gzip(tar)
+	path, _ := saveCompressed(t, testimage.NewLayer(blob, tar))
+	for range 2 {
+		if got := output(t, "cat", path+":/motd"); got != "hello" {
+			t.Errorf("got %q", got)
+		}
+	}
+	c, err := cache.Open(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, item := testimage.Image{Layers: []testimage.Layer{testimage.NewLayer(blob, tar)}}.DockerFiles()
+	if r, err := c.Ref(path + ":" + item.Layers[0]); err != nil || r.Digest != digest.FromBytes(blob) {
+		t.Errorf("remembered is %+v (%v)", r, err)
+	}
 }
 
 func TestAnArchiveWhoseIndexIsDamagedIsIndexedAnew(t *testing.T) {

@@ -34,7 +34,7 @@ func (a *app) newSession(f *imageFlags) (*session, error) {
 	}
 	s := &session{app: a, cache: c, memory: cache.NewMemory(int64(f.memory))}
 	options := f.options(a, store{c})
-	options.OpenTar = s.openTar
+	options.OpenTar, options.Digest = s.openTar, s.fileDigest
 	if s.fetch, err = fetcher.New(options); err != nil {
 		s.close()
 		return nil, err
