@@ -40,6 +40,9 @@ type Options struct {
 	HostsDir string
 	// TLSVerify, set to false, accepts any certificate, and plain HTTP. nil means true.
 	TLSVerify *bool
+	// AllowForeign has layers fetched from the URLs that a manifest gives for
+	// them, where it does. Nobody there is sent credentials.
+	AllowForeign bool
 	// Offline forbids the network: what is not in Store is an error.
 	Offline bool
 	// Store keeps documents and what tags named; nil keeps nothing.
@@ -95,6 +98,7 @@ type Layer struct {
 	MediaType string
 	Size      int64         // bytes of the blob
 	DiffID    digest.Digest // digest of the tar inside; "" where it is not known (schema 1)
+	URLs      []string      // where a foreign layer's blob is, outside of its registry
 }
 
 // Stats count what went over the network.

@@ -118,8 +118,8 @@ func (b *remoteBlob) forget(at place) {
 func (b *remoteBlob) pick() *session {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	registry := b.src.route[len(b.src.route)-1]
-	for _, s := range b.src.route {
+	registry := b.route[len(b.route)-1]
+	for _, s := range b.route {
 		if s == registry || !b.unfit[s] && s.usable() {
 			return s
 		}
@@ -130,7 +130,7 @@ func (b *remoteBlob) pick() *session {
 // moveOn tells whether there is somebody else to ask after s has failed, and
 // remembers why not to ask s again: it is down, or it does not serve this blob.
 func (b *remoteBlob) moveOn(s *session, err error) bool {
-	if s == b.src.route[len(b.src.route)-1] || errors.Is(err, fs.ErrClosed) || errors.Is(err, errors.ErrUnsupported) {
+	if s == b.route[len(b.route)-1] || errors.Is(err, fs.ErrClosed) || errors.Is(err, errors.ErrUnsupported) {
 		return false
 	}
 	var t *transient
@@ -150,7 +150,7 @@ func (b *remoteBlob) doubt() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.place.session
-	if s == nil || s == b.src.route[len(b.src.route)-1] || b.unfit[s] {
+	if s == nil || s == b.route[len(b.route)-1] || b.unfit[s] {
 		return false
 	}
 	b.src.f.log.Warn("a mirror serves wrong bytes, and is not asked for them again", "mirror", s.name, "layer", b.layer.Digest)

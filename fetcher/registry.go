@@ -175,7 +175,18 @@ func (s *registrySource) blob(l Layer) (*Blob, error) {
 	if err := l.Digest.Validate(); err != nil || l.Size < 0 {
 		return nil, errorf(ErrMalformed, "layer %q of %s has no valid digest and size", printable(l.Digest.String()), s.ref.Name())
 	}
-	return &Blob{impl: newRemoteBlob(s, l)}, nil
+	if len(l.URLs) == 0 {
+		return &Blob{impl: newRemoteBlob(s, s.route, l)}, nil
+	}
+	r, err := s.f.foreignRoute(l.URLs, s.route)
+	if err != nil {
+		return nil, err
+	}
+	b := newRemoteBlob(s, r, l)
+	if !s.f.opts.AllowForeign {
+		b.what = "foreign " + b.what + " (its bytes are outside of the registry; to fetch them there is not allowed)"
+	}
+	return &Blob{impl: b}, nil
 }
 
 // tagDigest asks what a tag names. It is "" where the answer does not say.

@@ -15,6 +15,7 @@ import (
 // A remoteBlob is a blob in a registry.
 type remoteBlob struct {
 	src   *registrySource
+	route route
 	layer Layer
 	what  string
 
@@ -34,9 +35,9 @@ type remoteBlob struct {
 	whole map[*session]bool // those that have shown that they have no ranges
 }
 
-func newRemoteBlob(src *registrySource, l Layer) *remoteBlob {
+func newRemoteBlob(src *registrySource, r route, l Layer) *remoteBlob {
 	b := &remoteBlob{
-		src: src, layer: l, asking: make(chan struct{}, 1),
+		src: src, route: r, layer: l, asking: make(chan struct{}, 1),
 		unfit: map[*session]bool{}, whole: map[*session]bool{},
 		what: fmt.Sprintf("layer %s of %s", l.Digest, src.ref.Name()),
 	}

@@ -250,7 +250,7 @@ func (r *resolver) image(c *candidate) (*Image, error) {
 		Manifest: c.raw, Config: c.config, ConfigDigest: c.manifest.Config.Digest, Platform: c.parsed.Platform,
 	}
 	for i, l := range c.manifest.Layers {
-		im.Layers = append(im.Layers, Layer{Digest: l.Digest, MediaType: l.MediaType, Size: l.Size, DiffID: diffIDs[i]})
+		im.Layers = append(im.Layers, Layer{Digest: l.Digest, MediaType: l.MediaType, Size: l.Size, DiffID: diffIDs[i], URLs: l.URLs})
 	}
 	return im, nil
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -65,7 +66,7 @@ func TestAnImageResolvesToItsDocuments(t *testing.T) {
 			}
 			for i, want := range im.Layers {
 				d := digest.FromBytes(want.Blob)
-				if l := got.Layers[i]; l != (Layer{d, dialect.layer, int64(len(want.Blob)), d}) {
+				if l := got.Layers[i]; !cmp.Equal(l, Layer{Digest: d, MediaType: dialect.layer, Size: int64(len(want.Blob)), DiffID: d}) {
 					t.Errorf("%s: layer %d is %+v", place, i, l)
 				}
 			}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -76,7 +77,7 @@ func TestSchema1IsResolvedOfflineOnceItsLayersAreKnown(t *testing.T) {
 	for _, f := range []*Fetcher{offline, online} {
 		r.ForgetRequests()
 		again, err := f.Resolve(t.Context(), im.Ref)
-		if err != nil || !slices.Equal(again.Layers, im.Layers) || !bytes.Equal(again.Config, im.Config) {
+		if err != nil || !cmp.Equal(again.Layers, im.Layers) || !bytes.Equal(again.Config, im.Config) {
 			t.Errorf("%+v (%v)", again, err)
 		}
 		if n := len(r.Requests(func(q testimage.Request) bool { return q.Method == http.MethodGet && q.Path != "/v2/" })); n > 0 {

@@ -109,7 +109,7 @@ func (f *Fetcher) tarAt(ctx context.Context, ref Reference, u *url.URL) (TarFile
 	if err != nil {
 		return TarFile{}, err
 	}
-	blob := newRemoteBlob(src, Layer{Size: size})
+	blob := newRemoteBlob(src, src.route, Layer{Size: size})
 	blob.what = ref.Name()
 	name := ref.Name()
 	if u.RawQuery != "" {
@@ -134,6 +134,15 @@ func (f *Fetcher) fileSource(ref Reference, u *url.URL) (*registrySource, error)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	s, err := f.fileSession(u)
+	if err != nil {
+		return nil, err
+	}
+	return &registrySource{f: f, ref: ref, route: route{s}}, nil
+}
+
+// fileSession returns the session for what is at a URL. The caller holds f.mu.
+func (f *Fetcher) fileSession(u *url.URL) (*session, error) {
 	files, err := f.certs(u.Host, false)
 	if err != nil {
 		return nil, errorf(ErrOptions, "%s: %v", u.Host, err)
@@ -142,5 +151,5 @@ func (f *Fetcher) fileSource(ref Reference, u *url.URL) (*registrySource, error)
 	if err != nil {
 		return nil, err
 	}
-	return &registrySource{f: f, ref: ref, route: route{&session{endpoint: e, file: u}}}, nil
+	return &session{endpoint: e, file: u}, nil
 }

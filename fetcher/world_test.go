@@ -29,10 +29,11 @@ type world struct {
 	authority     *x509.Certificate
 	key           *ecdsa.PrivateKey
 	secure, clear *httptest.Server
-	serve         http.HandlerFunc
 
-	mu   sync.Mutex
-	sent []sending
+	mu    sync.Mutex
+	serve http.HandlerFunc
+	sent  []sending
+	certs map[string]*tls.Certificate // by name
 }
 
 // A sending is what was sent to an origin: everything of a request.
@@ -42,7 +43,7 @@ type sending struct{ origin, all string }
 var plainPorts = []string{"80", "5000", "5001", "8080"}
 
 func newWorld(t testing.TB) *world {
-	w := &world{}
+	w := &world{certs: map[string]*tls.Certificate{}}
 	w.authority, w.key = newAuthority(t)
 	handler := http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) {
 		w.record(req)(rw, req)
@@ -83,6 +84,11 @@ func newAuthority(t testing.TB) (*x509.Certificate, *ecdsa.PrivateKey) {
 // certificate makes a certificate for whatever name a client wants, and for
 // all addresses that tests use.
 func (w *world) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if c := w.certs[hello.ServerName]; c != nil {
+		return c, nil
+	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(2), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 	}
@@ -93,7 +99,9 @@ func (w *world) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error
 		template.IPAddresses = append(template.IPAddresses, net.ParseIP(a))
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, w.authority, w.key.Public(), w.key)
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: w.key}, err
+	c := &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: w.key}
+	w.certs[hello.ServerName] = c
+	return c, err
 }
 
 func (w *world) dial(ctx context.Context, network, addr string) (net.Conn, error) {

@@ -16,9 +16,9 @@ import (
 type imageFlags struct {
 	cacheFlags
 	networkFlags
-	platform, creds string
-	offline         bool
-	memory          byteSize
+	platform, creds  string
+	offline, foreign bool
+	memory           byteSize
 }
 
 func (f *imageFlags) add(s *pflag.FlagSet) {
@@ -26,6 +26,7 @@ func (f *imageFlags) add(s *pflag.FlagSet) {
 	f.networkFlags.add(s)
 	s.StringVar(&f.platform, "platform", "", "platform of the image, os/arch[/variant] (default: this machine's)")
 	addCreds(s, &f.creds)
+	s.BoolVar(&f.foreign, "allow-foreign-layers", false, "fetch layers from URLs outside of the registry, where a manifest gives them, without credentials")
 	s.BoolVar(&f.offline, "offline", false, "use the cache only, no network")
 }
 
@@ -41,7 +42,7 @@ func (f *imageFlags) addMemory(s *pflag.FlagSet) {
 
 func (f *imageFlags) options(a *app, store fetcher.Store) *fetcher.Options {
 	o := f.networkFlags.options(a)
-	o.Platform, o.Creds, o.Offline, o.Store = f.platform, f.creds, f.offline, store
+	o.Platform, o.Creds, o.Offline, o.AllowForeign, o.Store = f.platform, f.creds, f.offline, f.foreign, store
 	return o
 }
 
