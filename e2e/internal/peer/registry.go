@@ -23,8 +23,10 @@ var registryListens = regexp.MustCompile(`listening on (127\.0\.0\.1:\d+)`)
 
 // RegistryOptions says what kind of registry is wanted. nil is the open one.
 type RegistryOptions struct {
-	Auth bool   // ask for User and Password (basic)
-	Addr string // where to listen; a free loopback port when empty
+	Auth bool // ask for User and Password (basic)
+	// Htpasswd, if it is not empty, is the file of users in the place of that one.
+	Htpasswd string
+	Addr     string // where to listen; a free loopback port when empty
 }
 
 // Registry is a running docker-registry.
@@ -66,9 +68,12 @@ storage: {filesystem: {rootdirectory: %q}, cache: {blobdescriptor: inmemory}}
 http: {addr: %q}
 compatibility: {schema1: {enabled: true}}
 `, filepath.Join(dir, "data"), addr)
-	if o.Auth {
-		users := filepath.Join(dir, "htpasswd")
-		if err := os.WriteFile(users, []byte(htpasswd), 0o600); err != nil {
+	if o.Auth || o.Htpasswd != "" {
+		users, text := filepath.Join(dir, "htpasswd"), htpasswd
+		if o.Htpasswd != "" {
+			text = o.Htpasswd
+		}
+		if err := os.WriteFile(users, []byte(text), 0o600); err != nil {
 			return "", err
 		}
 		config += fmt.Sprintf("auth: {htpasswd: {realm: test, path: %q}}\n", users)
