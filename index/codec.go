@@ -9,9 +9,10 @@ import (
 
 // spanSize is the number of bytes, of the tar or of the blob, after which the next chance to start a span is taken.
 //
-// Somewhat less than a MiB: a program started from a lazy mount touches single pages all over a layer, and what it
-// fetches is whole spans. Half of it would double the windows, and so the index.
-const spanSize = 768 << 10
+// A program started from a lazy mount touches single pages all over a layer, and what it fetches is whole spans: a
+// python of Debian's 15.8% of its image, and 18.3% with spans of 768 KiB. The index grows as they shrink: with
+// these it is 0.94% of that image, and 0.67% with those.
+const spanSize = 512 << 10
 
 // maxSpan bounds a span, decoded and compressed, in bytes. The codecs stay well below it; an index that
 // goes over it is damaged.

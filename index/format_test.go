@@ -292,7 +292,7 @@ func readPiece(t *testing.T, raw string, count uint32) error {
 	var body bytes.Buffer
 	w, err := newWriter(&body, Tar)
 	check(t, err)
-	s, err := w.store([]byte(raw))
+	s, err := w.store(w.zip, []byte(raw))
 	check(t, err)
 	w.table.blob, w.table.diffID = wantOf(nil).Blob, wantOf(nil).Blob
 	w.table.size, w.table.tarSize = 1000, 1000
@@ -326,7 +326,7 @@ func TestThePiecesOfLongNamesAreSmall(t *testing.T) {
 		check(t, w.entry(&e))
 	}
 	check(t, w.flush())
-	list, err := entriesOf(&Index{bytes.NewReader(body.Bytes()), &w.table})
+	list, err := entriesOf(&Index{r: bytes.NewReader(body.Bytes()), t: &w.table})
 	check(t, err)
 	if len(list) != count || list[count-1].Name != e.Name {
 		t.Errorf("%d entries", len(list))

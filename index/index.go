@@ -7,17 +7,19 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 )
 
 // An Index says what is in a layer and where. It doesn't change, and is safe for concurrent use as its file is. It
-// keeps about 100 bytes of memory for each span, that is for each 768 KiB of tar or so; the rest is read from the file
-// when it's needed.
+// keeps about 64 bytes of memory for each span, that is for each 512 KiB of tar or so, and some 30 KiB once spans have
+// been read; the rest is read from the file when it's needed.
 type Index struct {
-	r io.ReaderAt
-	t *table
+	r      io.ReaderAt
+	t      *table
+	states atomic.Pointer[loadedStates]
 }
 
 // Open reads an index of the given size. Errors wrap ErrStale or ErrDamaged, or what r failed with.
@@ -53,7 +55,7 @@ func Open(r io.ReaderAt, size int64) (*Index, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	return &Index{r, t}, nil
+	return &Index{r: r, t: t}, nil
 }
 
 // readFull reads the whole of b. An index that ends before is damaged.

@@ -93,24 +93,43 @@ func parseState(d *decoder, c *inflate.Checkpoint, window *[inflate.WindowSize]b
 	}
 }
 
-// checkpoint is where a span starts. It is in buf's memory, which is returned, perhaps grown.
+// checkpoint is where a span starts. Its window is in buf's memory, which is returned, or in that of a larger one.
 func (x *Index) checkpoint(span int, buf []byte) (c inflate.Checkpoint, _ []byte, err error) {
 	s := &x.t.spans[span]
 	c = inflate.Checkpoint{In: s.in, Out: s.out, Member: s.place != inMember}
 	if c.Member {
 		return c, buf, nil
 	}
-	if buf, err = x.load(&x.t.states[s.state/statesStored], buf); err != nil {
+	raw, err := x.loadStates(int(s.state / statesStored))
+	if err != nil {
 		return c, buf, err
 	}
-	d := decoder{b: buf}
-	buf = slices.Grow(buf, inflate.WindowSize)
-	window := (*[inflate.WindowSize]byte)(buf[len(buf):][:inflate.WindowSize])
+	d := decoder{b: raw}
+	buf = slices.Grow(buf[:0], inflate.WindowSize)[:inflate.WindowSize]
 	for range s.state%statesStored + 1 {
-		parseState(&d, &c, window)
+		parseState(&d, &c, (*[inflate.WindowSize]byte)(buf))
 	}
 	if d.err != nil {
 		return c, buf, fmt.Errorf("%w: state of span %d: %w", ErrDamaged, span, d.err)
 	}
 	return c, buf, nil
+}
+
+// A loadedStates is states that were decompressed last: those who read on need them again.
+type loadedStates struct {
+	which int // of the table's
+	raw   []byte
+}
+
+// loadStates gives the bytes of encoded states, which must not be changed.
+func (x *Index) loadStates(which int) ([]byte, error) {
+	if last := x.states.Load(); last != nil && last.which == which {
+		return last.raw, nil
+	}
+	raw, err := x.load(&x.t.states[which], nil)
+	if err != nil {
+		return nil, err
+	}
+	x.states.Store(&loadedStates{which, raw})
+	return raw, nil
 }

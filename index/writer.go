@@ -11,8 +11,9 @@ import (
 type writer struct {
 	w       io.Writer
 	off     int64
-	zip     *zstd.Encoder
-	buf     []byte // for compressed data
+	zip     *zstd.Encoder // for entries
+	quick   *zstd.Encoder // for states: a better one makes them 1% smaller, and takes 4% of the build more
+	buf     []byte        // for compressed data
 	table   table
 	entries *pieceEncoder // those that haven't been written
 	states  []byte        // that haven't been written
@@ -20,12 +21,20 @@ type writer struct {
 }
 
 func newWriter(w io.Writer, format Format) (*writer, error) {
-	zip, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false), zstd.WithEncoderLevel(zstd.SpeedBetterCompression))
+	zip, err := newEncoder(zstd.SpeedBetterCompression)
 	if err != nil {
 		return nil, err
 	}
-	x := &writer{w: w, zip: zip, table: table{format: format}, entries: newPieceEncoder()}
+	quick, err := newEncoder(zstd.SpeedDefault)
+	if err != nil {
+		return nil, err
+	}
+	x := &writer{w: w, zip: zip, quick: quick, table: table{format: format}, entries: newPieceEncoder()}
 	return x, x.write(head())
+}
+
+func newEncoder(level zstd.EncoderLevel) (*zstd.Encoder, error) {
+	return zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false), zstd.WithEncoderLevel(level))
 }
 
 func (w *writer) write(b []byte) error {
@@ -35,11 +44,11 @@ func (w *writer) write(b []byte) error {
 }
 
 // store compresses data, each part by itself, and writes it.
-func (w *writer) store(parts ...[]byte) (stored, error) {
+func (w *writer) store(zip *zstd.Encoder, parts ...[]byte) (stored, error) {
 	w.buf = w.buf[:0]
 	raw := 0
 	for _, p := range parts {
-		w.buf = w.zip.EncodeAll(p, w.buf)
+		w.buf = zip.EncodeAll(p, w.buf)
 		raw += len(p)
 	}
 	s := stored{off: w.off, len: uint32(len(w.buf)), raw: uint32(raw), sum: sha256.Sum256(w.buf)}
@@ -60,7 +69,7 @@ func (w *writer) flushStates() error {
 	if w.stated == 0 {
 		return nil
 	}
-	s, err := w.store(w.states)
+	s, err := w.store(w.quick, w.states)
 	w.table.states = append(w.table.states, s)
 	w.states, w.stated = w.states[:0], 0
 	return err
@@ -82,7 +91,7 @@ func (w *writer) flush() error {
 		return nil
 	}
 	parts, count := w.entries.take()
-	s, err := w.store(parts...)
+	s, err := w.store(w.zip, parts...)
 	w.table.pieces = append(w.table.pieces, piece{s, count})
 	return err
 }
