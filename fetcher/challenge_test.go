@@ -3,6 +3,8 @@ package fetcher
 import (
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -74,5 +76,28 @@ func TestARegistryMayHaveAnOpenFrontDoor(t *testing.T) {
 		if err := c.pull(t, "reg.example", "a password", Options{}); err != nil {
 			t.Errorf("basic %v: %v", basic, err)
 		}
+	}
+}
+
+func TestATokenIsAskedForWithTheScopeThatARefusalNames(t *testing.T) {
+	const reg, scope = "https://reg.example:443", "repository:mapped/a:pull"
+	c := newCanary(newWorld(t), reg)
+	c.realm = "https://auth.example/token"
+	c.odd = func(rw http.ResponseWriter, req *http.Request, origin string) bool {
+		switch {
+		case strings.HasSuffix(req.URL.Path, "/token"):
+			if !slices.Contains(req.URL.Query()["scope"], scope) {
+				fmt.Fprint(rw, `{"token":"too-narrow"}`)
+				return true
+			}
+		case origin == reg && req.URL.Path != "/v2/" && !c.known(req):
+			rw.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm=%q,scope=%q,error="insufficient_scope"`, c.realm, scope))
+			rw.WriteHeader(http.StatusUnauthorized)
+			return true
+		}
+		return false
+	}
+	if err := c.pull(t, "reg.example", "a password", Options{}); err != nil {
+		t.Error(err)
 	}
 }

@@ -1,8 +1,10 @@
 package fetcher
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -122,6 +124,17 @@ func TestRegistriesConfsThatMakeNoSense(t *testing.T) {
 	f, _ := newFetcher(t, Options{RegistriesConf: filepath.Join(t.TempDir(), "missing")})
 	if _, err := placesOf(t, f, "reg.example/a"); !errors.Is(err, ErrOptions) {
 		t.Errorf("a file that is named and missing: %v", err)
+	}
+}
+
+func TestEntriesOfVersion1AreIgnoredAndTold(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "registries.conf")
+	writeFile(t, file, "[registries.search]\nregistries = ['a.example']\n[registries.insecure]\nregistries = ['reg.example']\n", 0o600)
+	var log bytes.Buffer
+	f, _ := newFetcher(t, Options{RegistriesConf: file, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	got, err := placesOf(t, f, "reg.example/a")
+	if err != nil || len(got) != 1 || !strings.Contains(log.String(), "version 1") || !strings.Contains(log.String(), file) {
+		t.Errorf("%v, %v, %s", got, err, &log)
 	}
 }
 

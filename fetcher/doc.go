@@ -24,6 +24,15 @@
 // no log line has a secret in it: of what servers write, errors have only words
 // that are known.
 //
+// # Mirrors
+//
+// What podman's registries.conf or containerd's hosts.toml say of an image makes
+// its route: mirrors, in order, and at last its registry. Each request goes
+// along it until one has what is wanted. A mirror gets one attempt, and is left
+// alone for a while after a failure; the rules of faults below are for whoever is
+// last. A mirror is another registry with its own credentials and certificates,
+// and is trusted no more than any other.
+//
 // # Faults
 //
 // A request that fails for a reason that may pass (no connection, 5xx, 429,

@@ -37,6 +37,8 @@ func (s *session) handshakeWith(ctx context.Context, refused []challenge, creds 
 	wanted := p.challenges
 	if len(wanted) == 0 {
 		wanted = refused
+	} else if len(refused) > 0 && refused[0].params["scope"] != "" {
+		wanted[0].params["scope"] = refused[0].params["scope"] // it knows better what the request takes
 	}
 	if p.astray && creds != (types.AuthConfig{}) {
 		s.f.log.Warn("a registry is used without credentials: it redirects the first contact elsewhere", "registry", s.name)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -46,7 +47,7 @@ const (
 
 // loadRegistries reads registries.conf, and what is in the directories beside
 // it. Of entries with the same prefix the last one counts.
-func (p paths) loadRegistries() ([]registryConf, error) {
+func (p paths) loadRegistries(log *slog.Logger) ([]registryConf, error) {
 	files := []string{p.registries}
 	for _, dir := range p.registryDirs {
 		more, err := filepath.Glob(filepath.Join(escapeGlob(dir), "*.conf"))
@@ -57,7 +58,7 @@ func (p paths) loadRegistries() ([]registryConf, error) {
 	}
 	var all []registryConf
 	for i, file := range files {
-		more, err := readRegistries(file)
+		more, err := readRegistries(file, log)
 		if errors.Is(err, fs.ErrNotExist) && (i > 0 || !p.named) {
 			continue
 		}
@@ -77,14 +78,18 @@ func escapeGlob(path string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
 }
 
-func readRegistries(file string) ([]registryConf, error) {
+func readRegistries(file string, log *slog.Logger) ([]registryConf, error) {
 	b, err := readConf(file)
 	if err != nil {
 		return nil, err
 	}
 	var c registriesConf
-	if _, err := toml.Decode(string(b), &c); err != nil {
+	meta, err := toml.Decode(string(b), &c)
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	if meta.IsDefined("registries") {
+		log.Warn("a configuration of registries has entries of version 1, which are ignored", "file", file)
 	}
 	for i := range c.Registries {
 		r := &c.Registries[i]

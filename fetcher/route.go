@@ -22,7 +22,7 @@ func (f *Fetcher) route(ref Reference) (route, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.registries == nil {
-		all, err := f.paths.loadRegistries()
+		all, err := f.paths.loadRegistries(f.log)
 		if err != nil {
 			return nil, err
 		}
