@@ -23,6 +23,7 @@ type layer struct {
 	src     *fetcher.Blob
 	blob    *cache.Blob // nil for a layer that is read in place, and until its index is there
 	current atomic.Pointer[indexed]
+	failed  atomic.Pointer[error] // to build a damaged index anew, the last time
 
 	mu  sync.Mutex // guards old, and current while it is replaced
 	old []*indexed // damaged ones, at which other reads may still be
@@ -151,17 +152,28 @@ const maxRebuilds = 3
 
 // rebuilt is the index in the place of a damaged one: built now, unless another reader or process was faster.
 func (l *layer) rebuilt(damaged *indexed, why error) (*indexed, error) {
+	return l.rebuiltSince(l.failed.Load(), damaged, why)
+}
+
+// rebuiltSince is rebuilt for a reader who came when the last failure was that one. If there is another by the time it is its
+// turn, that is its answer as well: a hundred readers do not wait for a registry one after the other.
+func (l *layer) rebuiltSince(last *error, damaged *indexed, why error) (*indexed, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if x := l.current.Load(); x != damaged {
 		return x, nil
+	}
+	if failed := l.failed.Load(); failed != last {
+		return nil, *failed
 	}
 	if len(l.old) == maxRebuilds {
 		return nil, why
 	}
 	x, err := l.replace(damaged)
 	if err != nil {
-		return nil, fmt.Errorf("building a damaged index anew: %w", err)
+		err = fmt.Errorf("building a damaged index anew: %w", err)
+		l.failed.Store(&err)
+		return nil, err
 	}
 	l.session.app.log.Warn("an index was damaged, and has been built anew", "layer", l.Digest, "why", why)
 	l.old = append(l.old, damaged)
