@@ -8,7 +8,7 @@ import (
 
 // Entries are decoded some at a time, and a few times as many ahead of who wants them.
 const (
-	batchSize  = 256
+	batchSize  = 1024
 	numBatches = 4
 )
 

@@ -79,6 +79,9 @@ func (b *builder) add(id uint32, parent Node) {
 	n.name, n.nameLen = uint32(b.text.Len()), p.nameLen
 	b.text.Write(b.name(id))
 	n.parent, n.layer = parent, p.layer
+	if ino.kind() == syscall.S_IFDIR && i != Root {
+		b.t.nodes[parent].nlink++
+	}
 	if ino.shared {
 		ino.shown, ino.ref = true, uint64(n.inode)
 	}
@@ -93,7 +96,7 @@ func (b *builder) describe(n *node, ino *inode, id uint32) {
 	b.t.files++
 	switch ino.kind() {
 	case syscall.S_IFDIR:
-		n.size, n.ref = dirSize, uint64(id)
+		n.size, n.ref, n.nlink = dirSize, uint64(id), 2
 	case syscall.S_IFREG:
 		if ino.isSparse {
 			n.ref = uint64(len(b.t.sparse))
@@ -130,13 +133,7 @@ func (b *builder) adopt(dir Node) {
 	for _, id := range b.group {
 		b.add(id, dir)
 	}
-	n, children := &b.t.nodes[dir], b.t.nodes[first:]
-	n.ref, n.nlink = uint64(first)<<32|uint64(len(b.t.nodes)), 2
-	for i := range children {
-		if children[i].mode&syscall.S_IFMT == syscall.S_IFDIR {
-			n.nlink++
-		}
-	}
+	b.t.nodes[dir].ref = uint64(first)<<32 | uint64(len(b.t.nodes))
 }
 
 // finish adds the targets of links to the text, once for each inode, and counts the names of each for all of them.

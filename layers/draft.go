@@ -273,20 +273,21 @@ func (d *draft) makeDir(dir uint32, name string) (uint32, error) {
 	return id, nil
 }
 
-// put makes ino what is at id. What is below id stays only if there is a directory
-// before and after.
-func (d *draft) put(id uint32, visible bool, ino inode) {
+// put makes what is at id a new file of a kind, and gives what is to be said of it. What is below id stays only if there is a
+// directory before and after.
+func (d *draft) put(id uint32, visible bool, kind uint16) *inode {
 	p := &d.spots[id]
-	if !visible || ino.kind() != syscall.S_IFDIR || d.at(id).kind() != syscall.S_IFDIR {
+	if !visible || kind != syscall.S_IFDIR || d.at(id).kind() != syscall.S_IFDIR {
 		d.cut(id, d.now)
 	}
 	if p.inode == madeDir || d.at(id).shared {
 		p.inode = uint32(len(d.inodes))
-		d.inodes = append(d.inodes, ino)
+		d.inodes = append(d.inodes, inode{mode: kind})
 	} else {
-		*d.at(id) = ino
+		*d.at(id) = inode{mode: kind}
 	}
 	d.settle(id)
+	return d.at(id)
 }
 
 // link makes id another name of what is at target.

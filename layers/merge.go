@@ -195,27 +195,20 @@ func (m *merger) applyAt(path string, role role, e *index.Entry) error {
 // place puts what an entry describes at a spot.
 func (m *merger) place(id uint32, visible bool, e *index.Entry) error {
 	kind, _ := kindOf(e.Type)
-	ino := inode{
-		mode:      kind | uint16(e.Mode&0o7777),
-		uid:       e.UID,
-		gid:       e.GID,
-		mtimeSec:  e.MtimeSec,
-		mtimeNsec: e.MtimeNsec,
-		layer:     m.number,
-	}
-	if err := m.describe(&ino, e); err != nil {
+	m.leave(id, visible)
+	ino := m.put(id, visible, kind)
+	ino.mode |= uint16(e.Mode & 0o7777)
+	ino.uid, ino.gid = e.UID, e.GID
+	ino.mtimeSec, ino.mtimeNsec = e.MtimeSec, e.MtimeNsec
+	ino.layer = m.number
+	if err := m.describe(ino, e); err != nil {
 		return err
 	}
 	xattrs, err := m.settable(e.Xattrs, ino.kind())
 	if err != nil {
 		return err
 	}
-	if err := m.setXattrs(&ino, xattrs); err != nil {
-		return err
-	}
-	m.leave(id, visible)
-	m.put(id, visible, ino)
-	return nil
+	return m.setXattrs(ino, xattrs)
 }
 
 // describe sets what is special to the entry's type.

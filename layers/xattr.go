@@ -74,13 +74,16 @@ func (x *xattrSets) intern(set []index.Xattr) uint32 {
 // The bytes of the list count against the budget, be the set a new one or not. So the budget bounds
 // the time too that is spent on attributes which one hard link after another adds to.
 func (d *draft) setXattrs(ino *inode, list []index.Xattr) error {
+	if ino.xattrs = 0; len(list) == 0 {
+		return nil
+	}
 	if i, ok := findXattr(list, aclAccess); ok {
 		acl, ok := chmodACL(list[i].Value, ino.mode)
 		if list[i].Value = acl; !ok {
 			list = slices.Delete(list, i, i+1)
 		}
 	}
-	if ino.xattrs = 0; len(list) == 0 {
+	if len(list) == 0 {
 		return nil
 	}
 	names, bytes := 0, 0
