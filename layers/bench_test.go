@@ -1,12 +1,22 @@
 package layers_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"iter"
+	"os"
+	"path/filepath"
 	"runtime"
 	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"imgfs/index"
+	"imgfs/internal/corpus"
+	"imgfs/internal/measure"
 	"imgfs/layers"
 )
 
@@ -130,6 +140,93 @@ func BenchmarkMerge(b *testing.B) {
 	b.ReportMetric(files, "files")
 	b.ReportMetric(float64(size)/files, "B/file")
 	b.ReportMetric(float64(textOf(tree))/files, "text-B/file")
+}
+
+// BenchmarkMount is what a mount does once its indexes are there: it decodes the entries of all layers and merges them, here those of
+// an image of over 200,000 real files in five layers. It gives the time that passes (entries are decoded beside the merge) and that of
+// the processors, and all memory that is allocated on the way, part of which is given back before the end.
+func BenchmarkMount(b *testing.B) {
+	ls := manyFiles(b)
+	files := 0
+	mount := func() error {
+		tree, _, err := layers.Merge(ls)
+		if err == nil {
+			files = tree.Len()
+		}
+		return err
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if err := mount(); err != nil {
+		b.Fatal(err)
+	}
+	runtime.ReadMemStats(&after)
+	least := measure.Contest(b,
+		measure.Contestant{Name: "ns/file", Run: func() (time.Duration, error) { return measure.Wall(mount) }},
+		measure.Contestant{Name: "cpu-ns/file", Run: func() (time.Duration, error) { return measure.Process(mount) }},
+	)
+	for name, took := range least {
+		b.ReportMetric(float64(took)/float64(files), name)
+	}
+	b.ReportMetric(float64(files), "files")
+	b.ReportMetric(float64(after.TotalAlloc-before.TotalAlloc)/float64(files), "allocated-B/file")
+}
+
+// manyFiles are the layers of the image of many files, indexed.
+func manyFiles(b *testing.B) []layers.Layer {
+	b.Helper()
+	layout, err := corpus.ManyFiles(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	var images v1.Index
+	readJSON(b, filepath.Join(layout, v1.ImageIndexFile), &images)
+	var ls []layers.Layer
+	for _, image := range images.Manifests {
+		if image.Annotations[v1.AnnotationRefName] != "many" {
+			continue
+		}
+		var manifest v1.Manifest
+		readJSON(b, blobPath(layout, image.Digest), &manifest)
+		for _, l := range manifest.Layers {
+			ls = append(ls, indexedFile(b, blobPath(layout, l.Digest)))
+		}
+	}
+	return ls
+}
+
+func blobPath(layout string, d digest.Digest) string {
+	return filepath.Join(layout, v1.ImageBlobsDir, d.Algorithm().String(), d.Encoded())
+}
+
+func readJSON(b *testing.B, path string, into any) {
+	b.Helper()
+	data, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(data, into)
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+// indexedFile is the layer of a blob, without its content.
+func indexedFile(b *testing.B, blob string) layers.Layer {
+	b.Helper()
+	f, err := os.Open(blob)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	var data bytes.Buffer
+	if err := index.Build(f, index.Want{Size: -1}, index.Output{Index: &data}); err != nil {
+		b.Fatal(err)
+	}
+	x, err := index.Open(bytes.NewReader(data.Bytes()), int64(data.Len()))
+	if err != nil {
+		b.Fatal(err)
+	}
+	return layers.Layer{Digest: x.Blob(), Entries: x.Entries(), NumEntries: x.NumEntries()}
 }
 
 // BenchmarkLookup finds every name in its directory.

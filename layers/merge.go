@@ -108,7 +108,9 @@ func (m *merger) applyName(e *index.Entry) error {
 	_, known := kindOf(e.Type)
 	known = known || e.Type == index.TypeLink
 	name := strings.TrimSuffix(strings.TrimPrefix(e.Name, "./"), "/")
-	if m.recall(name); known && m.ordinary(name) { // nearly always
+	steps := m.towards(name)
+	if known && ordinary(name, m.after(steps, name)) { // nearly always
+		m.keep(steps)
 		return m.applyAt(name, plain, e)
 	}
 	switch {
@@ -138,7 +140,7 @@ func (m *merger) applyName(e *index.Entry) error {
 		m.warn("malformed whiteout marker: ignored")
 		return nil
 	default:
-		m.recall(path)
+		m.keep(m.towards(path))
 		return m.applyAt(path, role, e)
 	}
 }
@@ -152,7 +154,7 @@ func (m *merger) applyRoot(e *index.Entry) error {
 	return m.place(root, true, e)
 }
 
-// applyAt applies an entry of a path that is not the root's, and that was recalled.
+// applyAt applies an entry of a path that is not the root's, which the way is towards.
 func (m *merger) applyAt(path string, role role, e *index.Entry) error {
 	at, base, err := m.parent(path)
 	if err != nil && role != plain && errors.Is(err, syscall.ENOTDIR) {

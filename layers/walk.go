@@ -52,23 +52,25 @@ func (w *walker) here() step {
 	return w.way[len(w.way)-1]
 }
 
-// recall drops the steps of the way which are not towards a path's directory.
-func (w *walker) recall(path string) {
+// towards is how many steps of the way are towards a path's directory.
+func (w *walker) towards(path string) int {
 	n := len(w.last)
 	if n < len(path) && path[n] == '/' && path[:n] == string(w.last) {
-		return
+		return len(w.way)
 	}
 	common := commonPrefix(path, w.last)
-	for i := len(w.way); ; i-- {
-		if i == 0 {
-			w.forget()
-			return
-		}
+	for i := len(w.way); i > 0; i-- {
 		if end := w.way[i-1].end; end <= common && end < len(path) && path[end] == '/' {
-			w.way, w.last = w.way[:i], w.last[:end]
-			return
+			return i
 		}
 	}
+	return 0
+}
+
+// keep drops all but so many steps of the way.
+func (w *walker) keep(steps int) {
+	w.way = w.way[:steps]
+	w.last = w.last[:w.here().end]
 }
 
 func commonPrefix(a string, b []byte) int {
@@ -81,18 +83,17 @@ func commonPrefix(a string, b []byte) int {
 	return n
 }
 
-// remaining is what the way, recalled for a path, doesn't cover of it.
-func (w *walker) remaining(path string) string {
-	if n := len(w.last); n > 0 {
-		return path[n+1:]
+// after is what so many steps of the way, which are towards a path, don't cover of it.
+func (w *walker) after(steps int, path string) string {
+	if steps > 0 {
+		return path[w.way[steps-1].end+1:]
 	}
 	return path
 }
 
-// ordinary tells whether a path, which has been recalled, has nothing about it to think of: it is clean, not too long,
-// and there is no marker in it. What the way covers is so.
-func (w *walker) ordinary(path string) bool {
-	rest := w.remaining(path)
+// ordinary tells whether a path has nothing about it to think of, given the rest of it that the way doesn't cover: it is
+// clean, not too long, and there is no marker in it. What the way covers is so.
+func ordinary(path, rest string) bool {
 	if len(path) > maxPath || strings.IndexByte(rest, 0) >= 0 {
 		return false
 	}
@@ -108,10 +109,10 @@ func (w *walker) ordinary(path string) bool {
 	return true
 }
 
-// parent finds the directory of a cleaned path, which has been recalled. What is missing is made, symbolic
+// parent finds the directory of a cleaned path, which the way is towards. What is missing is made, symbolic
 // links are followed inside the root.
 func (w *walker) parent(path string) (at step, base string, err error) {
-	at, base = w.here(), w.remaining(path)
+	at, base = w.here(), w.after(len(w.way), path)
 	for {
 		slash := strings.IndexByte(base, '/')
 		if slash < 0 {
