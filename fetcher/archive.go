@@ -37,6 +37,7 @@ const (
 	maxMembers     = 1 << 16
 	maxMemberNames = 16 << 20 // bytes
 	maxLinks       = 40       // symbolic links in a row, as Linux has it
+	maxPath        = 1 << 10  // bytes of a name that is looked for: each piece of it may be a link
 )
 
 // errTooMany is the kind of error of an archive that goes over the bounds.
@@ -207,6 +208,9 @@ func clean(name string) string { return strings.TrimPrefix(path.Join("/", name),
 func (a *archive) find(name string) (string, member, error) {
 	at := clean(name)
 	for range maxLinks {
+		if len(at) > maxPath {
+			return "", member{}, hasNoFile(a, name)
+		}
 		m, link, rest := a.step(at)
 		if link == "" {
 			if m == nil {
