@@ -5,8 +5,9 @@
 // A layer is a blob that holds a tar, usually compressed. Its blob digest names the blob, its diff ID is the digest
 // of the tar, from its first byte to the last one that the blob decodes to. An entry is one thing in the tar. A
 // span is a piece of the tar that can be decoded by itself: it starts at a checkpoint, which is a bit of
-// the blob plus what the decoder must know there (for DEFLATE: what is referred to of the 32 KiB before it). An index is all of that in
-// one file: the entries, the spans, and a digest for each span's compressed bytes.
+// the blob plus what the decoder must know there (for DEFLATE: what is referred to of the 32 KiB before it). What has
+// no way in, a large zstd frame, stands in a second file, the frames, in spans as well. An index is all of that in
+// one file: the entries, the spans, and a digest for the compressed bytes of each span.
 //
 // [Build] reads a blob once and writes its index. [Open] reads an index; [Index.Entries] lists the entries, and a
 // [Reader] reads the tar, span by span. The format of the file is described in docs/format.md.
