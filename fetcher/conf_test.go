@@ -362,3 +362,33 @@ func TestRelativeConfigurationsAreThoseOfTheDirectoryAtTheBeginning(t *testing.T
 		t.Errorf("%v, %v", got, err)
 	}
 }
+
+func TestInsecureIsForTheRegistryOrMirrorThatItIsWrittenAt(t *testing.T) {
+	registry, mirror := testimage.StartTLSRegistry(nil), testimage.StartTLSRegistry(nil)
+	for _, r := range []*testimage.Registry{registry, mirror} {
+		t.Cleanup(r.Close)
+		r.Push("a", "t", imageOf(noise(10)).Bundle())
+	}
+	for _, test := range []struct {
+		registry, mirror bool // insecure
+		login, served    bool
+	}{{false, false, false, false}, {true, false, true, true}, {false, true, false, true}, {true, true, true, true}} {
+		file := filepath.Join(t.TempDir(), "registries.conf")
+		writeFile(t, file, fmt.Sprintf("[[registry]]\nlocation=%q\ninsecure=%v\n[[registry.mirror]]\nlocation=%q\ninsecure=%v\n",
+			registry.Host(), test.registry, mirror.Host(), test.mirror), 0o600)
+		f, _ := newFetcher(t, Options{RegistriesConf: file})
+		mirror.ForgetRequests()
+		if _, err := f.Resolve(t.Context(), parse(t, registry.Host()+"/a:t")); (err == nil) != test.served {
+			t.Errorf("%+v: resolved: %v", test, err)
+		}
+		if n := asked(mirror, "/manifests/"); (n > 0) != test.mirror {
+			t.Errorf("%+v: the mirror was asked %d times", test, n)
+		}
+		if _, err := f.Login(t.Context(), registry.Host(), "me", "x"); (err == nil) != test.login {
+			t.Errorf("%+v: login: %v", test, err)
+		}
+		if _, err := f.Tags(t.Context(), parse(t, registry.Host()+"/a")); (err == nil) != test.login {
+			t.Errorf("%+v: tags: %v", test, err)
+		}
+	}
+}

@@ -28,9 +28,9 @@
 //
 // What podman's registries.conf or containerd's hosts.toml say of an image makes
 // its route: mirrors, in order, and at last its registry. Each request goes
-// along it until one has what is wanted. A mirror gets one attempt, and is left
-// alone for a while after a failure; the rules of faults below are for whoever is
-// last. A mirror is another registry with its own credentials and certificates,
+// along it until one has what is wanted. Who has failed is left alone for a
+// while, unless all have: then they are asked in turns, by the rules of faults
+// below. A mirror is another registry with its own credentials and certificates,
 // and is trusted no more than any other.
 //
 // # Faults

@@ -2,7 +2,6 @@ package fetcher
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -284,16 +283,43 @@ func TestABlockedRegistryIsAnErrorThatSaysWhere(t *testing.T) {
 	}
 }
 
-func TestARetriedMirrorKeepsToItsOwnPatience(t *testing.T) {
+func TestMirrorsAndRegistryShareThePatience(t *testing.T) {
 	m := startMirrored(t, "registries.conf", 1, Options{})
 	b := openBlob(t, m.fetcher, m.ref(), 0)
 	m.mirrors[0].Close()
 	m.origin.Inject(testimage.Fault{On: testimage.Blobs, Kind: testimage.Refuse, Status: 503})
-	_, err := readRange(b, 0, 10)
-	if err == nil || !strings.Contains(err.Error(), m.origin.Host()) || m.clock.total() < 20*time.Second {
-		t.Errorf("waited %v: %v", m.clock.total(), err)
+	for operation, read := range operations {
+		before := m.clock.total()
+		_, err := read(t.Context(), b)
+		if waited := m.clock.total() - before; err == nil || waited < 20*time.Second || waited > 31*time.Second {
+			t.Errorf("%s: waited %v: %v", operation, waited, err)
+		}
 	}
-	if errors.Is(err, ErrNotFound) {
-		t.Error(err)
+}
+
+// There are networks that have nothing but a mirror.
+func TestAMirrorThatFailsForAMomentIsAskedAgainWhereTheRegistryIsOutOfReach(t *testing.T) {
+	content := noise(1 << 20)
+	mirror := startRegistry(t)
+	mirror.Push("a", "t", imageOf(content).Bundle())
+	conf := filepath.Join(t.TempDir(), "registries.conf")
+	for _, registry := range []string{"registry.invalid", "127.0.0.1:1"} { // no such name; nobody there
+		writeFile(t, conf, fmt.Sprintf("[[registry]]\nlocation=%q\n[[registry.mirror]]\nlocation=%q\n", registry, mirror.Host()), 0o600)
+		for _, on := range []testimage.Part{testimage.Pings, testimage.Manifests, testimage.Blobs} {
+			for operation, read := range operations {
+				mirror.Heal()
+				f, c := newFetcher(t, Options{RegistriesConf: conf})
+				mirror.Inject(testimage.Fault{On: on, Kind: testimage.Refuse, Status: 503, Times: 3})
+				b := openBlob(t, f, registry+"/a:t", 0)
+				mirror.Inject(testimage.Fault{On: testimage.Blobs, Kind: testimage.Cut, After: 100, Times: 3})
+				got, err := read(t.Context(), b)
+				if err != nil || !bytes.Equal(got, wanted(operation, content)) {
+					t.Errorf("%s, %v, %s: %d bytes, %v", registry, on, operation, len(got), err)
+				}
+				if c.total() == 0 {
+					t.Errorf("%s, %v, %s: no pause was made", registry, on, operation)
+				}
+			}
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net/http"
 	"net/url"
+	"time"
 )
 
 // A place is where a blob's bytes are.
@@ -113,30 +114,50 @@ func (b *remoteBlob) forget(at place) {
 	}
 }
 
-// pick returns whom to ask next: the first mirror that is fit and has not
-// failed of late, or else the registry itself.
+// pick returns whom to ask next: the first who is fit and has not failed of
+// late; if all have, the one whose failure is the longest ago.
 func (b *remoteBlob) pick() *session {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	registry := b.route[len(b.route)-1]
-	for _, s := range b.route {
-		if s == registry || !b.unfit[s] && s.usable() {
-			return s
-		}
-	}
-	return registry
+	s, _ := b.choose()
+	return s
 }
 
-// moveOn tells whether there is somebody else to ask after s has failed, and
-// remembers why not to ask s again: it is down, or it does not serve this blob.
+// choose is pick, and tells whether who is picked has not failed of late.
+func (b *remoteBlob) choose() (picked *session, usable bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var oldest time.Time
+	for _, s := range b.route {
+		if b.unfit[s] {
+			continue
+		}
+		failed, usable := s.failure()
+		if usable {
+			return s, true
+		}
+		if picked == nil || failed.Before(oldest) {
+			picked, oldest = s, failed
+		}
+	}
+	return picked, false
+}
+
+func (b *remoteBlob) isRegistry(s *session) bool { return s == b.route[len(b.route)-1] }
+
+// moveOn tells whether there is somebody else to ask at once after s has
+// failed, and remembers why not to ask s again: it is down, or it does not
+// serve this blob.
 func (b *remoteBlob) moveOn(s *session, err error) bool {
-	if s == b.route[len(b.route)-1] || errors.Is(err, fs.ErrClosed) || errors.Is(err, errors.ErrUnsupported) {
+	if len(b.route) == 1 || errors.Is(err, fs.ErrClosed) || errors.Is(err, errors.ErrUnsupported) {
 		return false
 	}
 	var t *transient
-	if errors.As(err, &t) {
+	switch {
+	case errors.As(err, &t):
 		s.fail(err)
-		return true
+		_, usable := b.choose()
+		return usable
+	case b.isRegistry(s):
+		return false
 	}
 	b.src.f.log.Info("a mirror does not serve a blob", "mirror", s.name, "layer", b.layer.Digest, "error", err)
 	b.mu.Lock()
@@ -145,12 +166,27 @@ func (b *remoteBlob) moveOn(s *session, err error) bool {
 	return true
 }
 
+// soften makes an error of s one that may pass, where there is a mirror that
+// may do better: there are networks that have nothing but mirrors.
+func (b *remoteBlob) soften(s *session, err error) error {
+	if !b.isRegistry(s) || !isLasting(err) {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.unfit) == len(b.route)-1 {
+		return err
+	}
+	s.fail(err)
+	return &transient{err: err}
+}
+
 // doubt is told that what came last was wrong.
 func (b *remoteBlob) doubt() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.place.session
-	if s == nil || s == b.route[len(b.route)-1] || b.unfit[s] {
+	if s == nil || b.isRegistry(s) || b.unfit[s] {
 		return false
 	}
 	b.src.f.log.Warn("a mirror serves wrong bytes, and is not asked for them again", "mirror", s.name, "layer", b.layer.Digest)

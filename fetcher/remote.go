@@ -75,13 +75,16 @@ func (b *remoteBlob) ReadAt(p []byte, off int64) (int, error) {
 		from := b.pick()
 		n, err := b.readRange(b.ctx, retry, from, p[done:], off+int64(done))
 		done += n
+		if err == nil {
+			from.serve()
+		}
 		if done == len(p) {
 			return done, nil
 		}
 		if err == nil || b.moveOn(from, err) {
 			continue // a part of the range is what a server is free to send
 		}
-		if err := retry.again(b.ctx, err); err != nil {
+		if err := retry.again(b.ctx, b.soften(from, err)); err != nil {
 			return done, fmt.Errorf("bytes %d-%d: %w", off, off+int64(len(p))-1, err)
 		}
 	}

@@ -161,41 +161,92 @@ type sessionKey struct {
 	repo     string
 }
 
-// usable tells whether an endpoint has not failed as a mirror of late.
-func (e *endpoint) usable() bool {
+// failure returns when an endpoint has failed last, if it has not served since,
+// and whether that is so long ago that it may be asked like others.
+func (e *endpoint) failure() (at time.Time, usable bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.failed.IsZero() || e.f.now().Sub(e.failed) >= mirrorRest
+	return e.failed, e.failed.IsZero() || e.f.now().Sub(e.failed) >= mirrorRest
 }
 
-// fail remembers that e has failed as a mirror. That it lacks something, or
-// keeps it from us, is no failure.
+func (e *endpoint) usable() bool {
+	_, usable := e.failure()
+	return usable
+}
+
+// fail remembers that e has failed. That it lacks something, or keeps it from
+// us, is no failure.
 func (e *endpoint) fail(err error) {
 	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnauthorized) {
 		return
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.failed = e.f.now()
-	e.f.log.Warn("a mirror fails, and is left alone for a while", "mirror", e.name, "pause", mirrorRest, "error", err)
+	now := e.f.now()
+	if e.mirror && (e.failed.IsZero() || now.Sub(e.failed) >= mirrorRest) {
+		e.f.log.Warn("a mirror fails, and is left alone for a while", "mirror", e.name, "pause", mirrorRest, "error", err)
+	}
+	e.failed = now
 }
 
-// try runs do for one place after the other, until one has what is wanted.
-// Mirrors get one attempt each, the registry itself as many as it takes. What a
-// tag names is asked only of those that are trusted with it.
+// serve remembers that e has served.
+func (e *endpoint) serve() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.failed = time.Time{}
+}
+
+// try runs do for one place after the other, until one has what is wanted, and
+// again after a pause where that may help. What a tag names is asked only of
+// those that are trusted with it.
 func (s *registrySource) try(ctx context.Context, what string, byTag bool, do func(*session, *retrier) error) error {
-	registry := s.route[len(s.route)-1]
-	for _, mirror := range s.route[:len(s.route)-1] {
-		if !mirror.usable() || byTag && !mirror.refers {
+	retry := s.f.retrier(what)
+	if len(s.route) == 1 {
+		return do(s.route[0], retry)
+	}
+	for all := false; ; all = true {
+		began := s.f.now()
+		err := s.tryOnce(ctx, what, byTag, all, do)
+		if err == nil {
+			return nil
+		}
+		retry.spend(s.f.now().Sub(began))
+		if err := retry.again(ctx, err); err != nil {
+			return err
+		}
+	}
+}
+
+// tryOnce runs do once for each place; for mirrors that have failed of late
+// only if all is set. The error is that of the registry itself. It is one that may pass
+// where that of a mirror may: there are networks that have nothing but mirrors.
+func (s *registrySource) tryOnce(ctx context.Context, what string, byTag, all bool, do func(*session, *retrier) error) error {
+	hope := false
+	for i, at := range s.route {
+		registry := i == len(s.route)-1
+		switch {
+		case registry:
+		case byTag && !at.refers:
+			continue
+		case !all && !at.usable():
+			hope = true
 			continue
 		}
 		retry := s.f.retrier(what)
 		retry.once = true
-		err := do(mirror, retry)
-		if err == nil || ctx.Err() != nil {
+		err := do(at, retry)
+		switch {
+		case err == nil:
+			at.serve()
+			return nil
+		case registry && hope && isLasting(err):
+			return &transient{err: err}
+		case registry || ctx.Err() != nil:
 			return err
 		}
-		mirror.fail(err)
+		at.fail(err)
+		var t *transient
+		hope = hope || errors.As(err, &t)
 	}
-	return do(registry, s.f.retrier(what))
+	return nil
 }

@@ -38,7 +38,7 @@ func (b *remoteBlob) open(ctx context.Context) (io.ReadCloser, error) {
 		if ctx.Err() == nil && b.moveOn(s.from, err) {
 			return nil
 		}
-		return retry.again(ctx, err)
+		return retry.again(ctx, b.soften(s.from, err))
 	}
 	if err := s.reconnect(); err != nil {
 		s.release()
@@ -94,6 +94,7 @@ func (s *stream) checkEnd() error {
 	if n, _ := io.ReadFull(s.body, one[:]); n > 0 {
 		return s.blob.wrongSize("more")
 	}
+	s.from.serve()
 	return io.EOF
 }
 
