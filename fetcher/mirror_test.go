@@ -2,8 +2,10 @@ package fetcher
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -309,6 +311,13 @@ func TestAMirrorThatFailsForAMomentIsAskedAgainWhereTheRegistryIsOutOfReach(t *t
 			for operation, read := range operations {
 				mirror.Heal()
 				f, c := newFetcher(t, Options{RegistriesConf: conf})
+				dial := f.dial
+				f.dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+					if host, _, _ := net.SplitHostPort(addr); host == "registry.invalid" {
+						return nil, &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}}
+					}
+					return dial(ctx, network, addr)
+				}
 				mirror.Inject(testimage.Fault{On: on, Kind: testimage.Refuse, Status: 503, Times: 3})
 				b := openBlob(t, f, registry+"/a:t", 0)
 				mirror.Inject(testimage.Fault{On: testimage.Blobs, Kind: testimage.Cut, After: 100, Times: 3})
