@@ -18,7 +18,7 @@ import (
 )
 
 // benchSpan is the span that the index asks for.
-const benchSpan = 768 << 10
+const benchSpan = 512 << 10
 
 // timesARun is how many times a file is decoded to be timed once.
 const timesARun = 4
