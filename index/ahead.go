@@ -51,9 +51,9 @@ func (a *ahead) note(off int64, n int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := a.follow(off)
-	sure := s.sure() // without this read: one alone, however large, is no pass
+	before := s.sure() // one read alone, however large, is no pass
 	s.advance(off, n)
-	if a.closed || !sure {
+	if a.closed || !before || !s.sure() {
 		return
 	}
 	t := a.r.x.t
@@ -65,7 +65,7 @@ func (a *ahead) note(off int64, n int) {
 	a.startDecode()
 }
 
-// window is how many bytes of the tar may be decoded ahead of a pass.
+// window is how many bytes of the tar may be decoded ahead of a pass, which is sure.
 func (a *ahead) window(s *pass) int64 {
 	sure := int64(0)
 	for i := range a.passes {

@@ -112,6 +112,15 @@ func wantAhead(t *testing.T, r *Reader, m *cache.Memory, off int64, want bool) {
 	}
 }
 
+// TestAPassThatGetsTooThinIsNoPassAnyMore leaves out as much as may be left out, and then a little more than that.
+func TestAPassThatGetsTooThinIsNoPassAnyMore(t *testing.T) {
+	r, _, _ := longReader(t, 128<<20)
+	readOn(t, r, 0, sureAfter/2, 128<<10)
+	for off := int64(sureAfter/2) + maxSkip; off < r.x.TarSize(); off += maxSkip {
+		readOn(t, r, off, off+100, 100)
+	}
+}
+
 func TestAStreamIsReadAhead(t *testing.T) {
 	r, b, m := longReader(t, 128<<20)
 	readOn(t, r, 0, sureAfter/2, 128<<10)

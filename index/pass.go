@@ -12,7 +12,7 @@ const (
 	// maxBack is how far a read may lie behind the ones before it.
 	maxBack = 4 << 20
 
-	// numPasses is how many passs a reader follows.
+	// numPasses is how many passes a reader follows.
 	numPasses = 8
 )
 
