@@ -92,7 +92,9 @@ func (s *zstdScanner) more() error {
 		return err
 	case err != nil:
 		return err
-	case skippable > 0:
+	}
+	s.trim(spanSize) // of the frames before, also where the last one was large
+	if skippable > 0 {
 		return s.skip(skippable)
 	}
 	if err := s.check(); err != nil {
@@ -160,10 +162,9 @@ func (s *zstdScanner) decode() error {
 		return nil
 	}
 	if n > 0 {
-		err = s.join(n)
+		return s.join(n)
 	}
-	s.trim(spanSize)
-	return err
+	return nil
 }
 
 // join puts a decoded frame into the span under way, or into a new one.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 
 	img "imgfs/internal/testimage"
@@ -55,6 +56,26 @@ func TestFramesThatAreSmallEnoughNeedNoOthers(t *testing.T) {
 				t.Errorf("frames of %d: span %d of %d bytes", size, i, n)
 			}
 		}
+	}
+}
+
+// TestLargeFramesMayFollowEachOther has frames none of which is longer than a span may be, until they are decoded.
+func TestLargeFramesMayFollowEachOther(t *testing.T) {
+	tar := theLongSample().tar
+	zip, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
+	check(t, err)
+	var b []byte
+	for i := 0; i < len(tar); i += 6 << 20 {
+		b = zip.EncodeAll(tar[i:min(i+6<<20, len(tar))], b)
+	}
+	if len(b) < maxPending+4*pageSize {
+		t.Fatalf("%d bytes are too few", len(b))
+	}
+	index, frames := mustBuildBoth(t, b)
+	got := make([]byte, len(tar))
+	_, err = NewReader(mustOpen(t, index), &blob{bytes: b}, bytes.NewReader(frames), newMemory(0)).ReadAt(got, 0)
+	if check(t, err); !bytes.Equal(got, tar) {
+		t.Error("other bytes")
 	}
 }
 
