@@ -126,7 +126,7 @@ func (a *adaptor) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Rea
 	n, held, err := a.ops.read(in.NodeId, buf[:min(uint64(len(buf)), uint64(in.Size))], in.Offset, r.held[:0])
 	a.stats.reads.Add(1)
 	if err != nil {
-		readReplies.Put(r)
+		r.put()
 		return nil, a.failed(in.NodeId, err)
 	}
 	r.fill(buf[:n], held)
@@ -206,8 +206,10 @@ type readReply struct {
 
 var readReplies = sync.Pool{New: func() any { return new(readReply) }}
 
-// fill sets the answer to what is held, or to the buffer if that is nothing.
+// fill sets the answer to what is held, or to the buffer if that is nothing. Behind what is held there may be parts of a
+// try that failed, which are released already.
 func (r *readReply) fill(buf []byte, held []layers.Part) {
+	clear(r.held[len(held):])
 	r.n, r.size = len(held), len(buf)
 	for i := range held {
 		r.held[i], r.slices[i] = held[i], held[i].Data
@@ -239,6 +241,11 @@ func (r *readReply) Done() {
 			release()
 		}
 	}
+	r.put()
+}
+
+// put keeps r for another answer.
+func (r *readReply) put() {
 	*r = readReply{}
 	readReplies.Put(r)
 }

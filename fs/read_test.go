@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
@@ -108,6 +109,46 @@ func TestReadsAreAnsweredFromWhatIsHeld(t *testing.T) {
 		if held, released := tar.held.Load(), tar.released.Load(); held != released || held < 1 {
 			t.Errorf("%d parts of %d bytes were held, %d released", held, span, released)
 		}
+	}
+}
+
+// A retrying holder lets go of what it holds first, and then holds it in one part, or fails.
+type retrying struct {
+	*holder
+	fails bool
+}
+
+func (h *retrying) Hold(parts []layers.Part, off int64, n int) ([]layers.Part, error) {
+	first, _ := h.holder.Hold(parts, off, n)
+	for _, p := range first {
+		p.Release()
+	}
+	if h.fails {
+		return parts, errBroken
+	}
+	h.holder.span = 1 << 30
+	defer func() { h.holder.span = 1000 }()
+	return h.holder.Hold(parts, off, n)
+}
+
+func TestWhatWasHeldByATryThatFailedIsReleasedOnce(t *testing.T) {
+	b := sample()
+	tar := &retrying{holder: newHolder(b, 1000)}
+	tree := b.treeOver(t, tar)
+	a := newAdaptor(tree, slog.New(slog.DiscardHandler))
+	buf := make([]byte, 2500)
+	for i := range 100 { // some answers may use the memory of others
+		tar.fails = i%2 == 0
+		r, status := a.Read(nil, &fuse.ReadIn{InHeader: fuse.InHeader{NodeId: id(t, tree, "/big")}, Size: uint32(len(buf))}, buf)
+		if status.Ok() == tar.fails {
+			t.Fatal(status)
+		}
+		if status.Ok() {
+			r.Done()
+		}
+	}
+	if held, released := tar.held.Load(), tar.released.Load(); held != released {
+		t.Errorf("%d parts were held, %d released", held, released)
 	}
 }
 
