@@ -3,6 +3,7 @@ package fetcher
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/http"
 	"net/url"
@@ -24,6 +25,10 @@ func (b *remoteBlob) get(ctx context.Context, s *session, header http.Header) (*
 	for renewals := 0; ; renewals++ {
 		resp, at, err := b.ask(ctx, s, header)
 		if err == nil && (resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusPartialContent) {
+			if b.stand != nil && isChanged(b.stand, resp.Header) {
+				resp.Body.Close()
+				return nil, fmt.Errorf("%s has been changed while it was read", b.what)
+			}
 			return resp, nil
 		}
 		b.forget(at)

@@ -18,6 +18,7 @@ type remoteBlob struct {
 	route route
 	layer Layer
 	what  string
+	stand http.Header // of a file without a digest: what the server said of it at first; nil for all others
 
 	// ctx is what reads run on, whoever waits for them. It ends when the blob is
 	// closed, and its cause says that.

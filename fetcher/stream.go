@@ -133,6 +133,9 @@ func (s *stream) Close() error {
 // openAt opens the blob from off on: with a range, and where the server has
 // none by reading over what has been had.
 func (b *remoteBlob) openAt(ctx context.Context, retry *retrier, from *session, off int64) (io.ReadCloser, error) {
+	if off > 0 && b.stand != nil && !isTold(b.stand) {
+		return nil, fmt.Errorf("%s: the connection broke after %d bytes, and the server does not tell whether the file is the same still", b.what, off)
+	}
 	w := retry.watch(ctx)
 	resp, err := b.getFrom(w.ctx, from, off)
 	if err == nil {

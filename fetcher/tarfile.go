@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -110,7 +111,7 @@ func (f *Fetcher) tarAt(ctx context.Context, ref Reference, u *url.URL) (TarFile
 		return TarFile{}, err
 	}
 	blob := newRemoteBlob(src, src.route, Layer{Size: size})
-	blob.what = ref.Name()
+	blob.what, blob.stand = ref.Name(), header
 	name := ref.Name()
 	if u.RawQuery != "" {
 		name += digest.FromString(u.RawQuery).Encoded()
@@ -125,6 +126,24 @@ func urlStamp(size int64, h http.Header) string {
 		return ""
 	}
 	return fmt.Sprintf("application/x-tar; size=%x; etag=%s", size, digest.FromString(tag).Encoded())
+}
+
+// validators tell one content of a URL from another (RFC 9110, section 8.8), the better one first.
+var validators = []string{"ETag", "Last-Modified"}
+
+// isTold tells whether an answer has a validator.
+func isTold(h http.Header) bool {
+	return slices.ContainsFunc(validators, func(key string) bool { return h.Get(key) != "" })
+}
+
+// isChanged tells whether a later answer is about another content, as far as the server says.
+func isChanged(before, now http.Header) bool {
+	for _, key := range validators {
+		if a, b := before.Get(key), now.Get(key); a != "" && b != "" {
+			return a != b
+		}
+	}
+	return isTold(before)
 }
 
 // fileSource returns the source of what is at a URL, which is asked for without any credentials.

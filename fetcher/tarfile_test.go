@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -141,5 +144,54 @@ func TestAStampIsAnotherWhenTheFileIs(t *testing.T) {
 	defer file.Close()
 	if s := fileStamp(info); s != "" {
 		t.Errorf("%s is the stamp of a file that has just been written, and may be written again unnoticed", s)
+	}
+}
+
+func TestAFileThatIsChangedWhileItIsFetchedIsNotMixed(t *testing.T) {
+	for told, fails := range map[string]string{"ETag": "has been changed", "Last-Modified": "has been changed", "": "does not tell", "same": ""} {
+		content := map[bool][]byte{true: bytes.Repeat([]byte("a"), 1<<16), false: bytes.Repeat([]byte("b"), 1<<16)}
+		var isNew atomic.Bool
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			old, modified := !isNew.Load(), time.Unix(1e9, 0)
+			if !old && told != "same" {
+				modified = modified.Add(time.Hour)
+			}
+			switch told {
+			case "ETag", "same":
+				w.Header().Set("ETag", fmt.Sprintf(`"%v"`, modified.Unix()))
+				modified = time.Time{}
+			case "":
+				modified = time.Time{}
+			}
+			if req.Header.Get("Range") == "" { // the stream, which breaks half-way: then there is another file
+				w.Header().Set("Content-Length", "65536")
+				if !modified.IsZero() {
+					w.Header().Set("Last-Modified", modified.UTC().Format(http.TimeFormat))
+				}
+				w.Write(content[true][:1<<15])
+				w.(http.Flusher).Flush()
+				isNew.Store(true)
+				panic(http.ErrAbortHandler)
+			}
+			http.ServeContent(w, req, "", modified, bytes.NewReader(content[old || told == "same"]))
+		}))
+		t.Cleanup(server.Close)
+		f, _ := newFetcher(t, Options{OpenTar: func(ctx context.Context, file TarFile) (Tar, error) {
+			defer file.Blob.Close()
+			r, err := file.Blob.Open(ctx)
+			if err != nil {
+				return nil, err
+			}
+			defer r.Close()
+			b, err := io.ReadAll(r)
+			if err == nil && !bytes.Equal(b, content[true]) {
+				t.Errorf("%q: of two files came %d and %d bytes", told, bytes.Count(b, []byte("a")), bytes.Count(b, []byte("b")))
+			}
+			return memoryTar{}, err
+		}})
+		_, err := f.openTar(t.Context(), parse(t, "tar:"+server.URL+"/x?canary"))
+		if fails == "" != (err == nil) || err != nil && (!strings.Contains(err.Error(), fails) || strings.Contains(err.Error(), "canary")) {
+			t.Errorf("%q: %v", told, err)
+		}
 	}
 }
