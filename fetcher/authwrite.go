@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/docker/cli/cli/config/configfile"
 	"github.com/docker/cli/cli/config/types"
 	"golang.org/x/sys/unix"
 )
@@ -36,9 +37,9 @@ func (f *Fetcher) keep(ctx context.Context, registry, key string, creds types.Au
 		if helper != "" && key == registry {
 			return helperPrefix + helper, tellHelper(ctx, helper, helperServer(registry), creds)
 		}
-		for old := range c.AuthConfigs {
-			if slices.Contains(keyNames(registry, key), old) {
-				return file.path, file.set(old, creds)
+		for _, name := range keyNames(registry, key) { // in the order in which they count
+			if _, ok := c.AuthConfigs[name]; ok {
+				return file.path, file.set(name, creds)
 			}
 		}
 	}
@@ -66,33 +67,58 @@ func keyNames(registry, key string) []string {
 	return []string{key}
 }
 
-// stored returns where a file has credentials under key, and what makes it
-// forget them; nil where it has none.
-func (a authFile) stored(ctx context.Context, registry, key string) (where string, forget func() error, err error) {
+// A kept is what a file has, or a helper that it names.
+type kept struct {
+	where  string
+	forget func() error
+}
+
+// stored returns what a file has under key, and what its helper has, in the order in which that counts.
+func (a authFile) stored(ctx context.Context, registry, key string) ([]kept, error) {
 	c, err := a.load()
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
 	if err != nil || c == nil {
-		return "", nil, err
+		return nil, err
 	}
-	for _, name := range keyNames(registry, key) {
-		if found := c.AuthConfigs[name]; found.Username != "" || found.Password != "" || found.IdentityToken != "" || found.RegistryToken != "" {
-			return a.path, func() error { return a.remove(name) }, nil
-		}
+	var all []kept
+	if names := storedNames(c, registry, key); len(names) > 0 {
+		all = append(all, kept{a.path, func() error { return a.remove(names) }})
 	}
-	helper := firstOf(ownHelper(c, registry), c.CredentialsStore)
+	own := ownHelper(c, registry)
+	helper := firstOf(own, c.CredentialsStore)
 	if helper == "" || key != registry {
-		return "", nil, nil
+		return all, nil
 	}
 	found, err := askHelper(ctx, helper, helperServer(registry))
-	if err != nil || found == (types.AuthConfig{}) {
-		return "", nil, err
+	if err != nil && len(all) > 0 {
+		return all, nil // it is not in the way of forgetting those
 	}
-	return helperPrefix + helper, func() error {
+	if err != nil || found == (types.AuthConfig{}) {
+		return all, err
+	}
+	k := kept{helperPrefix + helper, func() error {
 		_, err := runHelper(ctx, helper, "erase", helperServer(registry))
 		return err
-	}, nil
+	}}
+	if own != "" {
+		return append([]kept{k}, all...), nil
+	}
+	return append(all, k), nil
+}
+
+// storedNames returns all names under which a file has what counts for key, URLs of the registry among them.
+func storedNames(c *configfile.ConfigFile, registry, key string) []string {
+	var names []string
+	for name, auth := range c.AuthConfigs {
+		host := hostOfURL(name)
+		of := slices.Contains(keyNames(registry, key), name) || key == registry && host != "" && slices.Contains(registryKeys(registry), host)
+		if of && secretsOf(auth) != (types.AuthConfig{}) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // set stores credentials under key, as podman and docker do.
@@ -107,9 +133,11 @@ func (a authFile) set(key string, c types.AuthConfig) error {
 	})
 }
 
-func (a authFile) remove(key string) error {
+func (a authFile) remove(keys []string) error {
 	return a.edit(func(auths map[string]json.RawMessage) error {
-		delete(auths, key)
+		for _, key := range keys {
+			delete(auths, key)
+		}
 		return nil
 	})
 }

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -130,18 +132,17 @@ func (a authFile) load() (*configfile.ConfigFile, error) {
 // repository, something it is below, or its registry.
 func longestMatch(auths map[string]types.AuthConfig, registry, repo string) types.AuthConfig {
 	byKey := make(map[string]types.AuthConfig, len(auths))
-	for key, a := range auths {
-		found := types.AuthConfig{
-			Username: a.Username, Password: a.Password,
-			IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken,
-		}
+	for _, key := range slices.Sorted(maps.Keys(auths)) {
+		found := secretsOf(auths[key])
 		if found == (types.AuthConfig{}) {
 			continue // docker leaves such an entry where a helper has the rest
 		}
 		byKey[key] = found
-		// docker login once wrote URLs as keys, and still does for the Hub.
+		// docker login once wrote URLs as keys, and still does for the Hub, where it has tokens of its own below the
+		// one that counts.
 		if host := hostOfURL(key); host != "" {
-			if _, plain := auths[host]; !plain {
+			_, plain := auths[host]
+			if _, shorter := byKey[host]; !plain && !shorter {
 				byKey[host] = found
 			}
 		}
@@ -152,6 +153,14 @@ func longestMatch(auths map[string]types.AuthConfig, registry, repo string) type
 		}
 	}
 	return types.AuthConfig{}
+}
+
+// secretsOf returns what of an entry is for authentication.
+func secretsOf(a types.AuthConfig) types.AuthConfig {
+	return types.AuthConfig{
+		Username: a.Username, Password: a.Password,
+		IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken,
+	}
 }
 
 // hostOfURL returns host:port of a key that is a URL, "" for others.

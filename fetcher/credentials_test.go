@@ -120,6 +120,7 @@ func TestTheLongestKeyWins(t *testing.T) {
 	file := auths(
 		"reg.example", "registry", "reg.example/a", "a", "reg.example/a/b", "ab", "reg.example/a/b/c", "abc",
 		"reg.example:5000", "port", "https://index.docker.io/v1/", "hub", "docker.io/team", "team",
+		"https://index.docker.io/v1/access-token", "access", "https://index.docker.io/v1/refresh-token", "refresh",
 		"https://old.example/v2/", "url", "http://other.example", "url2", "other.example", "plain",
 	)
 	file = strings.Replace(file, `{"auths":{`, `{"auths":{"empty.example/x":{},`+

@@ -37,7 +37,7 @@ func (f *Fetcher) Login(ctx context.Context, registry, user, password string) (*
 }
 
 // Logout forgets what the first of the files with credentials that has some for
-// a registry has for it. It returns where that was, and where there is more. The
+// a registry has for it, under whichever of its names, or what that file's helper has. It returns where that was, and where there is more. The
 // error wraps ErrNotFound where there is nothing.
 func (f *Fetcher) Logout(ctx context.Context, registry string) (*Login, []string, error) {
 	host, key, err := parseRegistry(registry)
@@ -47,19 +47,19 @@ func (f *Fetcher) Logout(ctx context.Context, registry string) (*Login, []string
 	var forgot *Login
 	var more []string
 	for _, file := range f.authFiles {
-		where, forget, err := file.stored(ctx, host, key)
+		all, err := file.stored(ctx, host, key)
 		if err != nil {
 			return nil, nil, fmt.Errorf("credentials file %s: %w", file.path, err)
 		}
-		switch {
-		case forget == nil:
-		case forgot != nil:
-			more = append(more, where)
-		default:
-			if err := forget(); err != nil {
+		for _, k := range all {
+			if forgot != nil {
+				more = append(more, k.where)
+				continue
+			}
+			if err := k.forget(); err != nil {
 				return nil, nil, fmt.Errorf("credentials file %s: %w", file.path, err)
 			}
-			forgot = &Login{key, where}
+			forgot = &Login{key, k.where}
 		}
 	}
 	if forgot == nil {

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/docker/cli/cli/config/types"
+
 	"imgfs/internal/testimage"
 )
 
@@ -234,6 +236,60 @@ func installBox(t testing.TB) string {
 	writeFile(t, filepath.Join(dir, helperPrefix+"box"), script, 0o755)
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 	return box
+}
+
+func TestLogoutLeavesNothingThatCountsUntold(t *testing.T) {
+	host := openTo(t)
+	for name, test := range map[string]struct {
+		file     string // %[1]s is the registry, %[2]s what it has
+		registry string
+		first    string // what is forgotten first: a helper, or else the file
+		more     int
+	}{
+		"a URL":                   {`{"auths":{"https://%[1]s/v2/":%[2]s}}`, host, "", 0},
+		"a URL and a name":        {`{"auths":{"https://%[1]s/v2/":%[2]s,"%[1]s":%[2]s}}`, host, "", 0},
+		"several names":           {`{"auths":{"docker.io":%[2]s,"https://index.docker.io/v1/":%[2]s,"https://index.docker.io/v1/access-token":%[2]s}}`, hub, "", 0},
+		"a helper of its own":     {`{"auths":{"%[1]s":%[2]s},"credHelpers":{"%[1]s":"box"}}`, host, "docker-credential-box", 1},
+		"a helper of all":         {`{"auths":{"%[1]s":%[2]s},"credsStore":"box"}`, host, "", 1},
+		"a helper that is broken": {`{"auths":{"%[1]s":%[2]s},"credsStore":"no-such-helper"}`, host, "", 0},
+	} {
+		isolate(t)
+		box := installBox(t)
+		writeFile(t, box, `{"Username":"me","Secret":"x"}`, 0o600)
+		file := filepath.Join(t.TempDir(), "auth.json")
+		writeFile(t, file, fmt.Sprintf(test.file, host, `{"auth":"eDp5"}`), 0o600)
+		f, _ := newFetcher(t, Options{Authfile: file})
+		l, more, err := f.Logout(t.Context(), test.registry)
+		if err != nil || l.Where != firstOf(test.first, file) || len(more) != test.more {
+			t.Fatalf("%s: %+v, %v, %v", name, l, more, err)
+		}
+		for range test.more {
+			if _, _, err := f.Logout(t.Context(), test.registry); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if b, err := os.ReadFile(file); err != nil || bytes.Contains(b, []byte("eDp5")) {
+			t.Errorf("%s: left is %s, %v", name, b, err)
+		}
+	}
+}
+
+func TestLoginReplacesWhatCounts(t *testing.T) {
+	isolate(t)
+	for range 20 { // maps have no order
+		file := filepath.Join(t.TempDir(), "auth.json")
+		writeFile(t, file, auths("https://index.docker.io/v1/", "old", "docker.io", "old", "registry-1.docker.io", "old"), 0o600)
+		f, err := New(&Options{Authfile: file})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.keep(t.Context(), hub, hub, types.AuthConfig{Username: "new", Password: "secret-of-new"}); err != nil {
+			t.Fatal(err)
+		}
+		if got := user(t, f, "alpine"); got != "new" {
+			t.Fatalf("after a login it is %q", got)
+		}
+	}
 }
 
 func TestFilesThatAreNotWhatTheyShouldBeStayAsTheyAre(t *testing.T) {
