@@ -158,6 +158,8 @@ func TestTokenServersGetCredentialsOnlyWhereTheyMay(t *testing.T) {
 		{"reg.example", reg, "https://10.0.0.1/token", "", false, false},
 		{"reg.example", reg, "https://192.168.1.1:8443/token", "", false, false},
 		{"reg.example", reg, "https://169.254.169.254/token", "", false, false},
+		{"reg.example", reg, "https://localhost./token", "", false, false},
+		{"reg.example", reg, "https://x.localhost/token", "", false, false},
 		{"reg.example", reg, "https://[fe80::1]/token", "", false, false},
 		{"reg.example", reg, "https://[::ffff:10.0.0.1]/token", "", false, false},
 		{"reg.example", reg, "https://0.0.0.0/token", "", false, false},

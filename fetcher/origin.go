@@ -37,7 +37,8 @@ func isLoopback(hostport string) bool {
 // each who uses it: of this machine, of a private network, of a link, or of
 // nobody.
 func isInside(host string) bool {
-	if strings.EqualFold(host, "localhost") {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
 		return true
 	}
 	a, err := netip.ParseAddr(host)
