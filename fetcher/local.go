@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -65,7 +66,8 @@ func (f *Fetcher) recognise(ctx context.Context, ref Reference) (Reference, sour
 		ref = f.taken(ref, "oci-archive", "an OCI image layout in an archive")
 		return ref, &layout{ref, files}, nil
 	}
-	if _, err := dockerItems(files); errors.Is(err, ErrMalformed) || errors.Is(err, ErrNotFound) {
+	items, err := dockerItems(files)
+	if errors.Is(err, ErrMalformed) || errors.Is(err, ErrNotFound) || err == nil && !areImages(items) {
 		return f.recogniseRootfs(ctx, ref, files)
 	}
 	ref, err = f.taken(ref, "docker-archive", "an archive of docker save").withDockerTag(ref.tag)
@@ -73,6 +75,11 @@ func (f *Fetcher) recognise(ctx context.Context, ref Reference) (Reference, sour
 		err = errorf(ErrReference, "%s is an archive of docker save, which knows no digests", ref.path)
 	}
 	return ref, f.newDockerArchive(ref, files), err
+}
+
+// areImages tells whether what a manifest.json lists may be images. Others have files of that name, too.
+func areImages(items []dockerItem) bool {
+	return len(items) > 0 && !slices.ContainsFunc(items, func(item dockerItem) bool { return item.Config == "" })
 }
 
 func (f *Fetcher) recogniseDir(ref Reference) (Reference, source, error) {

@@ -133,6 +133,8 @@ func TestWhatAPathIsTakenForIsSaid(t *testing.T) {
 		tarFile(t, testimage.Dir("bin")):                                            "tar",
 		tarFile(t, testimage.File("oci-layout", "x")):                               "tar",
 		tarFile(t, testimage.File("manifest.json", `{"name":"a web application"}`)): "tar",
+		tarFile(t, testimage.File("manifest.json", `[{"name":"an extension"}]`)):    "tar",
+		tarFile(t, testimage.File("manifest.json", `[]`)):                           "tar",
 		tarFile(t, many...):                                                         "tar",
 	} {
 		var log bytes.Buffer
