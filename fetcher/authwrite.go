@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"github.com/docker/cli/cli/config/configfile"
 	"github.com/docker/cli/cli/config/types"
@@ -220,7 +221,12 @@ func replaceFile(path string, b []byte) error {
 		return err
 	}
 	defer os.Remove(t.Name()) // fails once it has been renamed
-	_, err = t.Write(b)
+	if old, statErr := os.Stat(path); statErr == nil {
+		err = keepOwner(t, old)
+	}
+	if err == nil {
+		_, err = t.Write(b)
+	}
 	if err == nil {
 		err = t.Sync()
 	}
@@ -231,4 +237,13 @@ func replaceFile(path string, b []byte) error {
 		return err
 	}
 	return os.Rename(t.Name(), path)
+}
+
+// keepOwner gives a file the owner of the one that it is to replace: root may change a user's.
+func keepOwner(file *os.File, old fs.FileInfo) error {
+	st, ok := old.Sys().(*syscall.Stat_t)
+	if !ok || int(st.Uid) == os.Geteuid() {
+		return nil
+	}
+	return file.Chown(int(st.Uid), int(st.Gid))
 }

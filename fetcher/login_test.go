@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/docker/cli/cli/config/types"
@@ -271,6 +272,29 @@ func TestLogoutLeavesNothingThatCountsUntold(t *testing.T) {
 		if b, err := os.ReadFile(file); err != nil || bytes.Contains(b, []byte("eDp5")) {
 			t.Errorf("%s: left is %s, %v", name, b, err)
 		}
+	}
+}
+
+func TestAFileStaysItsOwners(t *testing.T) {
+	host := openTo(t)
+	file := filepath.Join(t.TempDir(), "auth.json")
+	writeFile(t, file, "{}", 0o600)
+	owner := func() [2]uint32 {
+		fi, err := os.Stat(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		st := fi.Sys().(*syscall.Stat_t)
+		return [2]uint32{st.Uid, st.Gid}
+	}
+	_ = os.Chown(file, 12345, 12345) // which only root can
+	before := owner()
+	f, _ := newFetcher(t, Options{Authfile: file})
+	if _, err := f.Login(t.Context(), host, "me", "x"); err != nil {
+		t.Fatal(err)
+	}
+	if after := owner(); after != before {
+		t.Errorf("the file of %v is that of %v", before, after)
 	}
 }
 
