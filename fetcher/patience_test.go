@@ -104,8 +104,8 @@ func TestSilenceIsAnErrorThatSaysWhereAndOfWhat(t *testing.T) {
 		r.Push("a", "t", imageOf(noise(100)).Bundle())
 		turn(r)
 		f, _ := newFetcher(t, Options{})
-		f.stall, f.timeout = 20*time.Millisecond, 100*time.Millisecond
 		b := openBlob(t, f, r.Host()+"/a:t", 0)
+		f.stall, f.timeout = 100*time.Millisecond, 500*time.Millisecond
 		host := r.Host()
 		if redirect == "storage" {
 			host = r.StorageHost()
