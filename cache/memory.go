@@ -55,8 +55,8 @@ type MemoryStats struct {
 }
 
 type spanKey struct {
-	blob digest.Digest
-	span int
+	table digest.Digest
+	span  int
 }
 
 // A span is decoded, or is just being so, or is known by name.
@@ -122,10 +122,10 @@ func (m *Memory) Limit() int64 { return m.limit }
 
 // Has reports whether the span is there, or is being made. It does not count
 // as use.
-func (m *Memory) Has(blob digest.Digest, span int) bool {
+func (m *Memory) Has(table digest.Digest, span int) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := m.spans[spanKey{blob, span}]
+	s := m.spans[spanKey{table, span}]
 	return s != nil && s.in != &m.gone
 }
 
@@ -138,16 +138,17 @@ func (m *Memory) Stats() MemoryStats {
 	return s
 }
 
-// Hold returns the span's size decoded bytes, which nobody may write to. They
+// Hold returns the size decoded bytes of a span, which has a number in a table
+// of that digest: that of a layer's index. Nobody may write to them. They
 // stay as they are until release is called, once. If they are not there, fill
 // makes them, in the goroutine of the first who asks, while all others wait.
 // An error of fill is returned to all who waited and is not kept; a panic of
 // fill is an error to them. A call that finds the span allocates nothing.
-func (m *Memory) Hold(blob digest.Digest, span, size int, fill func(dst []byte) error) (data []byte, release func(), err error) {
+func (m *Memory) Hold(table digest.Digest, span, size int, fill func(dst []byte) error) (data []byte, release func(), err error) {
 	if size < 0 || size > maxSpan {
-		return nil, nil, fmt.Errorf("cache: span %d of %s: a size of %d bytes is not possible", span, blob, size)
+		return nil, nil, fmt.Errorf("cache: span %d of table %s: a size of %d bytes is not possible", span, table, size)
 	}
-	s, first := m.get(spanKey{blob, span}, size)
+	s, first := m.get(spanKey{table, span}, size)
 	if first {
 		m.fill(s, fill)
 	} else {
@@ -155,7 +156,7 @@ func (m *Memory) Hold(blob digest.Digest, span, size int, fill func(dst []byte) 
 	}
 	err = s.err
 	if err == nil && s.size != size {
-		err = fmt.Errorf("cache: span %d of %s has %d bytes, not %d", span, blob, s.size, size)
+		err = fmt.Errorf("cache: span %d of table %s has %d bytes, not %d", span, table, s.size, size)
 	}
 	if err != nil {
 		m.put(s)

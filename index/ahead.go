@@ -99,7 +99,7 @@ func (a *ahead) job() (best *pass) {
 	t := a.r.x.t
 	for i := range a.passes {
 		s := &a.passes[i]
-		for s.first < s.end && (t.out(s.first).n == 0 || a.r.memory.Has(t.blob, s.first)) {
+		for s.first < s.end && (t.out(s.first).n == 0 || a.r.memory.Has(a.r.x.sum, s.first)) {
 			s.first++
 		}
 		if s.first >= s.end || a.closed {

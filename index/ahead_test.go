@@ -107,7 +107,7 @@ func readOn(t *testing.T, r *Reader, off, end int64, piece int) {
 func wantAhead(t *testing.T, r *Reader, m *cache.Memory, off int64, want bool) {
 	t.Helper()
 	r.ahead.running.Wait()
-	if span := r.x.t.find(off) + 1; m.Has(r.x.t.blob, span) != want {
+	if span := r.x.t.find(off) + 1; m.Has(r.x.sum, span) != want {
 		t.Errorf("span %d, before a stream at %d, is there: %v", span, off, !want)
 	}
 }
@@ -341,7 +341,7 @@ func TestCloseEndsReadingAhead(t *testing.T) {
 	decoded := r.Decoded()
 	b.set(func() { b.closed = true })
 	runtime.Gosched()
-	if r.Decoded() != decoded || m.Has(r.x.t.blob, r.x.t.find(2*sureAfter)+2) {
+	if r.Decoded() != decoded || m.Has(r.x.sum, r.x.t.find(2*sureAfter)+2) {
 		t.Error("spans are decoded after Close")
 	}
 	b.set(func() { b.closed = false })
@@ -412,7 +412,7 @@ func TestHoldLetsGoOfWhatItHadWhenItFails(t *testing.T) {
 	}
 	b.set(func() { b.onRead = nil })
 	readOn(t, r, r.x.t.out(5).off, r.x.t.out(5).off+1, 1)
-	if m.Has(r.x.t.blob, 0) {
+	if m.Has(r.x.sum, 0) {
 		t.Error("the first span is still held")
 	}
 }

@@ -19,6 +19,7 @@ import (
 type Index struct {
 	r      io.ReaderAt
 	t      *table
+	sum    digest.Digest // of the table
 	states atomic.Pointer[loadedStates]
 }
 
@@ -55,7 +56,7 @@ func Open(r io.ReaderAt, size int64) (*Index, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	return &Index{r: r, t: t}, nil
+	return &Index{r: r, t: t, sum: digest.NewDigestFromBytes(digest.SHA256, want[:])}, nil
 }
 
 // readFull reads the whole of b. An index that ends before is damaged.

@@ -25,11 +25,12 @@ type Blob interface {
 // Memory keeps decoded spans. It is safe for concurrent use.
 type Memory interface {
 	// Has tells whether a span is there, or about to be.
-	Has(blob digest.Digest, span int) bool
-	// Hold gives the decoded bytes of a span, size of them, which stay as they are until release is called, once. When
+	Has(table digest.Digest, span int) bool
+	// Hold gives the decoded bytes of a span, size of them, by its number and the digest of the table that says
+	// where it is: another index of the same layer may say otherwise. They stay as they are until release is called, once. When
 	// they are not there, fill makes them first: once, however many callers wait. Its error goes to all who waited and
 	// is not kept. fill runs before Hold returns, and not after.
-	Hold(blob digest.Digest, span, size int, fill func(dst []byte) error) (data []byte, release func(), err error)
+	Hold(table digest.Digest, span, size int, fill func(dst []byte) error) (data []byte, release func(), err error)
 	// Limit is how many bytes it keeps.
 	Limit() int64
 }
@@ -206,7 +207,7 @@ func (q *request) hold(off int64) (Part, error) {
 		return nothing, nil
 	}
 	for {
-		data, release, err := q.r.memory.Hold(t.blob, q.span, int(out.n), q.decode)
+		data, release, err := q.r.memory.Hold(q.r.x.sum, q.span, int(out.n), q.decode)
 		if err == nil {
 			return Part{data[off-out.off:], release}, nil
 		}
@@ -227,7 +228,7 @@ func (r *Reader) decodeAhead(span int) (ok bool) {
 	q := r.pool.Get().(*request)
 	defer q.release()
 	q.span, q.last, q.buf = span, span, q.buf[:0]
-	_, release, err := r.memory.Hold(r.x.t.blob, span, int(r.x.t.out(span).n), func(dst []byte) error {
+	_, release, err := r.memory.Hold(r.x.sum, span, int(r.x.t.out(span).n), func(dst []byte) error {
 		if err := q.fill(dst); err != nil {
 			return aheadError{err}
 		}
@@ -317,7 +318,7 @@ func (q *request) fetch() error {
 	t := q.r.x.t
 	in := t.in(q.span)
 	end := in.off + in.n
-	for i := q.span + 1; i <= q.last && t.spans[i].place != inFrames && !q.r.memory.Has(t.blob, i); i++ {
+	for i := q.span + 1; i <= q.last && t.spans[i].place != inFrames && !q.r.memory.Has(q.r.x.sum, i); i++ {
 		next := t.in(i)
 		if next.off+next.n-in.off > maxFetch {
 			break

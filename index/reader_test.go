@@ -2,6 +2,7 @@ package index
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -25,25 +26,25 @@ type memory struct {
 }
 
 type memoryKey struct {
-	blob digest.Digest
-	span int
+	table digest.Digest
+	span  int
 }
 
 func newMemory(limit int) *memory {
 	return &memory{limit: limit, spans: map[memoryKey][]byte{}}
 }
 
-func (m *memory) Has(blob digest.Digest, span int) bool {
+func (m *memory) Has(table digest.Digest, span int) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.spans[memoryKey{blob, span}] != nil
+	return m.spans[memoryKey{table, span}] != nil
 }
 
 func (m *memory) Limit() int64 { return int64(m.limit) << 20 }
 
-func (m *memory) Hold(blob digest.Digest, span, size int, fill func([]byte) error) ([]byte, func(), error) {
+func (m *memory) Hold(table digest.Digest, span, size int, fill func([]byte) error) ([]byte, func(), error) {
 	m.mu.Lock()
-	data := m.spans[memoryKey{blob, span}]
+	data := m.spans[memoryKey{table, span}]
 	m.mu.Unlock()
 	if data == nil {
 		data = make([]byte, size)
@@ -57,7 +58,7 @@ func (m *memory) Hold(blob digest.Digest, span, size int, fill func([]byte) erro
 			}
 		}
 		if m.limit > 0 {
-			m.spans[memoryKey{blob, span}] = data
+			m.spans[memoryKey{table, span}] = data
 		}
 		m.mu.Unlock()
 	}
@@ -119,6 +120,32 @@ func TestReadsGiveTheTar(t *testing.T) {
 				readRandomly(t, z, c.tar, r)
 			}
 		})
+	}
+}
+
+// TestReadersByOtherIndexesOfALayerShareNoSpans has an index that another version may have made: where its spans are is
+// none of ours, but their sizes are.
+func TestReadersByOtherIndexesOfALayerShareNoSpans(t *testing.T) {
+	tar := img.Tar(bigFiles(4 << 20)...)
+	x := mustBuild(t, tar)
+	other := mustOpen(t, x).t
+	half := other.spans[0]
+	half.bits /= 2
+	other.spans[0].out, other.spans[0].in, other.spans[0].bits = int64(half.bits/8), int64(half.bits), half.bits
+	other.spans = append([]span{half}, other.spans...)
+	for i := range other.spans {
+		in := other.in(i)
+		other.spans[i].sum = sha256.Sum256(tar[in.off : in.off+in.n])
+	}
+	table := other.appendTo(nil)
+	body := x[headSize : len(x)-trailerSize-len(mustOpen(t, x).t.appendTo(nil))]
+	m := newMemory(100)
+	for _, b := range [][]byte{x, seal(body, table)} {
+		got := make([]byte, len(tar))
+		_, err := NewReader(mustOpen(t, b), &blob{bytes: tar}, nil, m).ReadAt(got, 0)
+		if check(t, err); !bytes.Equal(got, tar) {
+			t.Error("other bytes")
+		}
 	}
 }
 
