@@ -16,11 +16,19 @@ import (
 	"imgfs/index"
 )
 
-// build builds the index of the layer and opens it. A layer from a mirror that is not what it should be is fetched from the next.
+// build builds the index of the layer and opens it. A layer from a mirror that is not what it should be is fetched from the next,
+// and one that the cache has under a mount is fetched anew: after a power failure blobs may be torn, as frames may.
 func (l *layer) build(ctx context.Context, p *progress) (*indexed, error) {
-	for {
+	for first := true; ; first = false {
 		x, err := l.buildOnce(ctx, p)
-		if exitCode(err) != exitVerification || !l.src.Doubt() {
+		if exitCode(err) != exitVerification {
+			return x, err
+		}
+		again := l.src.Doubt()
+		if l.blob != nil && (again || first) {
+			again = l.blob.Discard(0, l.Size) == nil
+		}
+		if !again {
 			return x, err
 		}
 	}
