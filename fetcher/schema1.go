@@ -104,6 +104,9 @@ func (s *schema1) config() ([]byte, error) {
 	if err := json.Unmarshal([]byte(s.History[0].V1Compatibility), &c); err != nil {
 		return nil, err
 	}
+	if c == nil { // null is JSON as well
+		return nil, errors.New("the newest step is no object")
+	}
 	for _, key := range []string{"id", "parent", "parent_id", "layer_id", "throwaway", "Size"} {
 		delete(c, key)
 	}

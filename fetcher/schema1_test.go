@@ -144,6 +144,8 @@ func TestSchema1ThatIsWrong(t *testing.T) {
 		{"no history", testimage.Raw(testimage.DockerSchema1, []byte(`{"schemaVersion":1,"fsLayers":[{"blobSum":"`+sum+`"}],"history":[]}`)), ErrMalformed, "1 layers and 0 steps"},
 		{"a digest that is none", edit(`"blobSum": "sha256:`, `"blobSum": "sha256:x`), ErrMalformed, "digest"},
 		{"a step that is no JSON", edit(`"v1Compatibility": "{`, `"v1Compatibility": "`), ErrMalformed, "history"},
+		{"a step that is null", testimage.Raw(testimage.DockerSchema1, []byte(`{"schemaVersion":1,"fsLayers":[{"blobSum":"`+sum+`"}],`+
+			`"history":[{"v1Compatibility":"null"}]}`), []byte("base")), ErrMalformed, "history"},
 		{"another parent", edit(`\"parent\":\"`, `\"parent\":\"0`), ErrMalformed, "parent"},
 		{"a signature of more than there is", protected(`{"formatLength":9999999}`), ErrMalformed, "makes no sense"},
 		{"a signature of less than nothing", protected(`{"formatLength":-1}`), ErrMalformed, "makes no sense"},
@@ -219,6 +221,7 @@ func FuzzManifest(f *testing.F) {
 	} {
 		f.Add(b.Blobs[b.Root.Digest])
 	}
+	f.Add([]byte(`{"schemaVersion":1,"fsLayers":[{"blobSum":"` + sum + `"}],"history":[{"v1Compatibility":"null"}]}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		payload, err := withoutSignatures("a", b)
 		if err != nil {
