@@ -248,7 +248,7 @@ ca = "up.crt"
 
 func TestHostsTomlsThatMakeNoSense(t *testing.T) {
 	for _, conf := range []string{
-		"[host", "server = 1", "server = \"ftp://x.example\"", "server = \"https://\"", "server = \"https://canary:canary@x.example\"",
+		"[host", "[header]\nAuthorization = canary", "[host.\"https://canary:canary@x.example\"]\nca", "server = 1", "server = \"ftp://x.example\"", "server = \"https://\"", "server = \"https://canary:canary@x.example\"",
 		"[host.\"https://x.example/?canary\"]", "[host.\"https://x.example\"]\nca = 1", "[host.\"https://x.example\"]\nca = [1]", "ca = \"missing.crt\"",
 		"client = 1", "client = [[\"a\",\"b\",\"c\"]]", "client = [[1]]", "client = \"missing.pem\"", "dial_timeout = \"soon\"", "dial_timeout = \"-1s\"",
 		"[header]\nx = 1", "[header]\nx = [1]", "capabilities = [\"push\"]",

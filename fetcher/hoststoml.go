@@ -11,8 +11,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/BurntSushi/toml"
 )
 
 // A hostsFile is containerd's hosts.toml for one registry
@@ -50,7 +48,7 @@ func (p paths) hostsFile(registry string) (*hostsFile, error) {
 			if err != nil {
 				return nil, errorf(ErrOptions, "hosts of %s: %v", registry, err)
 			}
-			h, err := parseHosts(string(b))
+			h, err := parseHosts(b)
 			if err != nil {
 				return nil, errorf(ErrOptions, "hosts of %s: %s: %v", registry, file, err)
 			}
@@ -61,13 +59,13 @@ func (p paths) hostsFile(registry string) (*hostsFile, error) {
 	return nil, nil
 }
 
-func parseHosts(text string) (*hostsFile, error) {
+func parseHosts(b []byte) (*hostsFile, error) {
 	var c struct {
 		hostConf
 		Server string
 		Host   map[string]hostConf
 	}
-	meta, err := toml.Decode(text, &c)
+	meta, err := decodeTOML(b, &c)
 	if err != nil {
 		return nil, err
 	}

@@ -84,7 +84,7 @@ func readRegistries(file string, log *slog.Logger) ([]registryConf, error) {
 		return nil, err
 	}
 	var c registriesConf
-	meta, err := toml.Decode(string(b), &c)
+	meta, err := decodeTOML(b, &c)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
@@ -111,6 +111,16 @@ func readConf(file string) ([]byte, error) {
 		return nil, fmt.Errorf("%s is larger than %d bytes", file, maxConf)
 	}
 	return os.ReadFile(file)
+}
+
+// decodeTOML decodes a file. Its errors say where and what is wrong, and quote no value: it may be a header with a secret.
+func decodeTOML(b []byte, to any) (toml.MetaData, error) {
+	meta, err := toml.Decode(string(b), to)
+	if wrong := (toml.ParseError{}); errors.As(err, &wrong) {
+		what, _, _ := strings.Cut(wrong.Message, `"`)
+		err = fmt.Errorf("line %d: %s", wrong.Position.Line, strings.TrimRight(what, " :"))
+	}
+	return meta, err
 }
 
 // complete checks r, and fills in what it leaves to defaults.
