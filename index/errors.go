@@ -9,7 +9,7 @@ import (
 )
 
 var (
-	// ErrMalformed is wrapped by the errors of a layer that isn't what it should be: neither a gzip file nor a tar,
+	// ErrMalformed is wrapped by the errors of a layer that isn't what it should be: neither gzip nor zstd nor a tar,
 	// cut short, or a tar with an entry that breaks the rules.
 	ErrMalformed = errors.New("malformed layer")
 	// ErrUnsupported is wrapped by the error of a layer in a format that can't be read yet.

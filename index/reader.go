@@ -51,7 +51,7 @@ const maxKept = 2 * spanSize
 // A Reader reads a layer's tar at random. It is safe for concurrent use.
 //
 // A read that has to decode takes memory besides that of its Memory: up to 4 MiB for what it fetches, and up to half a
-// MiB to decode it. Of that some 2 MiB at most are kept for reads to come, until the garbage collector wants them.
+// MiB to decode it. Of that 1.5 MiB at most are kept for reads to come, until the garbage collector wants them.
 //
 // For those who read the tar from front to back, up to eight at a time, it reads ahead once they have come a little way:
 // spans are decoded by other goroutines, as many of all Readers as there are processors, each of which takes what a

@@ -30,7 +30,7 @@ type frame struct {
 	sum [sha256.Size]byte
 }
 
-// recodersBuffers is how many parts of a tar are kept for the recoder.
+// recoderBuffers is how many parts of a tar are kept for the recoder.
 const recoderBuffers = 2
 
 func newRecoder(open func() (io.Writer, error)) (*recoder, error) {
