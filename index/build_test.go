@@ -2,10 +2,12 @@ package index
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -241,6 +243,29 @@ func TestBuildFailsWithWhatTheReaderAndTheWriterFailWith(t *testing.T) {
 	for _, n := range []int{0, headSize, size / 3, size * 2 / 3, size - trailerSize - 1000, size - trailerSize, size - 1} {
 		if err := Build(bytes.NewReader(blob), wantOf(blob), Output{Index: &failingWriter{n, full}}); !errors.Is(err, full) {
 			t.Errorf("after %d bytes: %v", n, err)
+		}
+	}
+}
+
+// TestNothingOfABuildGoesOnAfterIt fails builds in each of their parts.
+func TestNothingOfABuildGoesOnAfterIt(t *testing.T) {
+	_, large := largeFrame(t)
+	for _, blob := range [][]byte{gzipSample(t).blob, large, append(img.Gzip(tarOf(img.File("f", zeros(5<<20)))), "garbage"...)} {
+		x, frames := &failingWriter{left: 1 << 30}, &failingWriter{left: 1 << 30}
+		_ = Build(bytes.NewReader(blob), wantOf(blob), Output{x, func() (io.Writer, error) { return frames, nil }})
+		wrote, framed := 1<<30-x.left, 1<<30-frames.left
+		for i := range 4 {
+			for _, ends := range [][3]int{{len(blob) * i / 3, wrote, framed}, {len(blob), wrote * i / 3, framed}, {len(blob), wrote, framed * i / 3}} {
+				before := runtime.NumGoroutine()
+				r := failing(blob[:ends[0]], context.Canceled)
+				_ = Build(r, wantOf(blob), Output{
+					&failingWriter{ends[1], context.Canceled},
+					func() (io.Writer, error) { return &failingWriter{ends[2], context.Canceled}, nil },
+				})
+				for runtime.NumGoroutine() > before { // those that have done all they had to may still be there
+					runtime.Gosched()
+				}
+			}
 		}
 	}
 }
