@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -38,6 +39,8 @@ func (f *Fetcher) newTransport(config *tls.Config, plain bool, dialTimeout time.
 			MaxIdleConnsPerHost:   16,
 			IdleConnTimeout:       90 * time.Second,
 			ExpectContinueTimeout: time.Second,
+
+			OnProxyConnectResponse: checkProxy,
 		},
 	}
 }
@@ -50,6 +53,14 @@ func proxy(req *http.Request) (*url.URL, error) {
 		return nil, errProxy
 	}
 	return u, nil
+}
+
+// checkProxy refuses an answer of a proxy that is no connection, in our own words: it has been sent a password, and could write that.
+func checkProxy(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("the proxy answers %d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
+	}
+	return nil
 }
 
 var errProxy = errors.New("the proxy that the environment names (HTTPS_PROXY, HTTP_PROXY) is not a URL")

@@ -282,11 +282,12 @@ const proxyEnv = "IMGFS_TEST_PROXIED"
 
 func TestProxiesOfTheEnvironmentAreUsed(t *testing.T) {
 	if host := os.Getenv(proxyEnv); host != "" {
-		no := false
-		f, _ := newFetcher(t, Options{TLSVerify: &no})
-		f.timeout = time.Second
-		_, err := f.Resolve(t.Context(), parse(t, host+"/a:t"))
-		fmt.Println("resolved:", err)
+		for what, verify := range map[string]bool{"verified": true, "resolved": false} {
+			f, _ := newFetcher(t, Options{TLSVerify: &verify})
+			f.timeout = time.Second
+			_, err := f.Resolve(t.Context(), parse(t, host+"/a:t"))
+			fmt.Printf("%s: %v\n", what, err)
+		}
 		return
 	}
 	plain, secure := startRegistry(t), testimage.StartTLSRegistry(nil)
@@ -332,6 +333,10 @@ func TestProxiesOfTheEnvironmentAreUsed(t *testing.T) {
 	}
 }
 
+func parseBasic(header string) (user, password string, ok bool) {
+	return (&http.Request{Header: http.Header{"Authorization": {header}}}).BasicAuth()
+}
+
 // A testProxy connects whoever has the password to one server, whatever they ask for.
 type testProxy struct {
 	*httptest.Server
@@ -342,7 +347,11 @@ func startProxy(t testing.TB, to string) *testProxy {
 	p := &testProxy{}
 	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if req.Header.Get("Proxy-Authorization") != "Basic "+base64.StdEncoding.EncodeToString([]byte("me:canary")) {
-			w.WriteHeader(http.StatusProxyAuthRequired)
+			if client, _, err := w.(http.Hijacker).Hijack(); err == nil { // it tells whoever asks what it was sent
+				user, password, _ := parseBasic(req.Header.Get("Proxy-Authorization"))
+				fmt.Fprintf(client, "HTTP/1.1 407 not %s %s\r\n\r\n", user, password)
+				client.Close()
+			}
 			return
 		}
 		if req.Method != http.MethodConnect {
