@@ -135,6 +135,12 @@ func hybrid(t testing.TB, b testimage.Bundle, tag string) string {
 	return tarFile(t, append(files, testimage.DockerManifestFile(item))...)
 }
 
+func TestAWholeNameNeedNotBeOneOfDockers(t *testing.T) {
+	path := hybrid(t, imageOf([]byte("x")).Bundle(), "UPPER:12")
+	f, _ := newFetcher(t, Options{})
+	checkLayers(t, f, resolve(t, f, "oci-archive:"+path+":docker.io/library/UPPER:12"), []byte("x"))
+}
+
 func TestAHybridArchiveIsALayoutAndADockerArchive(t *testing.T) {
 	content := testimage.Tar(testimage.File("f", "1"))
 	for name, blob := range map[string][]byte{"as it is": content, "compressed": gzipped(t, content)} {

@@ -92,13 +92,13 @@ func names(entries []v1.Descriptor) []string {
 }
 
 // named tells whether an entry has the tag of the reference. Where it has a whole name as well, that may be the tag,
-// written in any of the ways that Docker takes.
+// as it is written there, or in any other of the ways that Docker takes.
 func (l *layout) named(e v1.Descriptor) bool {
 	if l.ref.tag == e.Annotations[v1.AnnotationRefName] {
 		return true
 	}
 	name := e.Annotations[nameAnnotation]
-	return name != "" && sameName(l.ref.tag, name)
+	return name != "" && (l.ref.tag == name || sameName(l.ref.tag, name))
 }
 
 func (l *layout) manifest(_ context.Context, d digest.Digest) ([]byte, error) {
