@@ -41,6 +41,9 @@ func (s *session) handshakeWith(ctx context.Context, refused []challenge, creds 
 		wanted[0].params["scope"] = refused[0].params["scope"] // it knows better what the request takes
 	}
 	if p.astray && creds != (types.AuthConfig{}) {
+		if s.isLogin() {
+			return nil, errorf(ErrUnauthorized, "registry %s is sent no credentials: it redirects the first contact elsewhere", s.name)
+		}
 		s.f.log.Warn("a registry is used without credentials: it redirects the first contact elsewhere", "registry", s.name)
 		creds = types.AuthConfig{}
 	}
@@ -125,9 +128,12 @@ func (s *session) readPong(resp *http.Response, p *pong) error {
 	return s.statusError(resp.StatusCode, "", retryAfter(resp.Header, s.f.now()), s.firstContact())
 }
 
+// isLogin tells whether the session is for no repository, but to see whether credentials are good.
+func (s *session) isLogin() bool { return s.repo == "" && s.file == nil }
+
 // firstContact names the handshake in errors.
 func (s *session) firstContact() string {
-	if s.repo == "" {
+	if s.isLogin() {
 		return "first contact with " + s.name
 	}
 	return "first contact for " + s.name + "/" + s.repo

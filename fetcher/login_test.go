@@ -2,11 +2,15 @@ package fetcher
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -75,6 +79,40 @@ func TestARegistryThatAsksForNothingCannotCheck(t *testing.T) {
 	for _, q := range r.Requests(nil) {
 		if q.Authorization != "" {
 			t.Error("it was sent credentials that it did not ask for")
+		}
+	}
+}
+
+func TestCredentialsThatAreNotSentAreNotStored(t *testing.T) {
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"token":"anonymous"}`) }))
+	t.Cleanup(other.Close)
+	for name, answer := range map[string]http.HandlerFunc{
+		"led astray": func(w http.ResponseWriter, req *http.Request) {
+			http.Redirect(w, req, other.URL+"/v2/", http.StatusFound)
+		},
+		"a token server elsewhere": func(w http.ResponseWriter, req *http.Request) {
+			if req.Header.Get("Authorization") == "" {
+				w.Header().Set("WWW-Authenticate", `Bearer realm="http://auth.example/token"`)
+				w.WriteHeader(http.StatusUnauthorized)
+			}
+		},
+	} {
+		registry := httptest.NewServer(answer)
+		t.Cleanup(registry.Close)
+		file, verify := filepath.Join(t.TempDir(), "auth.json"), false
+		f, _ := newFetcher(t, Options{Authfile: file, MakeAuthfile: true, TLSVerify: &verify})
+		f.dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if addr == "auth.example:80" {
+				addr = other.Listener.Addr().String()
+			}
+			return (&net.Dialer{}).DialContext(ctx, network, addr)
+		}
+		_, err := f.Login(t.Context(), strings.TrimPrefix(registry.URL, "http://"), "me", "canary")
+		if !errors.Is(err, ErrUnauthorized) || !strings.Contains(err.Error(), "is sent no credentials") || strings.Contains(err.Error(), "canary") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: stored all the same", name)
 		}
 	}
 }

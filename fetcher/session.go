@@ -182,7 +182,7 @@ func (s *session) statusError(status int, code string, after time.Duration, what
 	switch {
 	case isRefusal(status) && s.file != nil:
 		return errorf(ErrUnauthorized, "%s: %s refuses access (%s)", what, s.name, text)
-	case isRefusal(status) && s.repo == "":
+	case isRefusal(status) && s.isLogin():
 		return errorf(ErrUnauthorized, "registry %s refuses these credentials (%s)", s.name, text)
 	case isRefusal(status):
 		return errorf(ErrUnauthorized, "%s: registry %s refuses access (%s): the repository does not exist, or needs other credentials", what, s.name, text)

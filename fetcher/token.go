@@ -113,6 +113,10 @@ func (s *session) token(ctx context.Context, from origin, c challenge, creds typ
 		return "", s.senseless(err.Error())
 	}
 	if !allowed && creds != (types.AuthConfig{}) {
+		if s.isLogin() {
+			return "", errorf(ErrUnauthorized, "token server %s of registry %s is sent no credentials: it is on another host, by plain HTTP",
+				printable(realm.Host), s.name)
+		}
 		s.f.log.Warn("a token server is asked without credentials: it is on another host, by plain HTTP", "registry", s.name, "token_server", realm.Host)
 		creds = types.AuthConfig{}
 	}
