@@ -263,6 +263,28 @@ func TestHostsTomlsThatMakeNoSense(t *testing.T) {
 	}
 }
 
+func TestATagIsAskedOfNobodyWhoMayNotResolveIt(t *testing.T) {
+	r := startRegistry(t)
+	b := imageOf(noise(10)).Bundle()
+	r.Push("a", "t", b)
+	const pull = "capabilities=[\"pull\"]\n"
+	for name, content := range map[string]string{
+		"the last host":    fmt.Sprintf("server=\"http://%s\"\n"+pull, r.Host()),
+		"all of the hosts": fmt.Sprintf("server=\"http://%[1]s\"\n"+pull+"[host.\"http://%[1]s/\"]\n"+pull, r.Host()),
+	} {
+		dir := t.TempDir()
+		writeFile(t, filepath.Join(dir, "reg.example", "hosts.toml"), content, 0o600)
+		f, _ := newFetcher(t, Options{HostsDir: dir})
+		r.ForgetRequests()
+		if _, err := f.Resolve(t.Context(), parse(t, "reg.example/a:t")); !errors.Is(err, ErrOptions) || len(r.Requests(nil)) > 0 {
+			t.Errorf("%s: %v, after %d requests", name, err, len(r.Requests(nil)))
+		}
+		if im := resolve(t, f, "reg.example/a@"+b.Root.Digest.String()); im.Digest != b.Root.Digest {
+			t.Errorf("%s: by its digest it is %s", name, im.Digest)
+		}
+	}
+}
+
 func TestWhatAConfigurationAddsToRequestsIsForItsHostAlone(t *testing.T) {
 	const mirror = "https://mirror.example:443"
 	w := newWorld(t)

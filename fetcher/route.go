@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -200,13 +201,19 @@ func (e *endpoint) serve() {
 // again after a pause where that may help. What a tag names is asked only of
 // those that are trusted with it.
 func (s *registrySource) try(ctx context.Context, what string, byTag bool, do func(*session, *retrier) error) error {
-	retry := s.f.retrier(what)
-	if len(s.route) == 1 {
-		return do(s.route[0], retry)
+	retry, places := s.f.retrier(what), s.route
+	if byTag {
+		places = slices.DeleteFunc(slices.Clone(places), func(at *session) bool { return !at.refers })
+	}
+	switch len(places) {
+	case 0:
+		return errorf(ErrOptions, "%s: by the configuration of its registry nobody may be asked what a tag names", what)
+	case 1:
+		return do(places[0], retry)
 	}
 	for all := false; ; all = true {
 		began := s.f.now()
-		err := s.tryOnce(ctx, what, byTag, all, do)
+		err := s.tryOnce(ctx, what, places, all, do)
 		if err == nil {
 			return nil
 		}
@@ -220,14 +227,12 @@ func (s *registrySource) try(ctx context.Context, what string, byTag bool, do fu
 // tryOnce runs do once for each place; for mirrors that have failed of late
 // only if all is set. The error is that of the registry itself. It is one that may pass
 // where that of a mirror may: there are networks that have nothing but mirrors.
-func (s *registrySource) tryOnce(ctx context.Context, what string, byTag, all bool, do func(*session, *retrier) error) error {
+func (s *registrySource) tryOnce(ctx context.Context, what string, places route, all bool, do func(*session, *retrier) error) error {
 	hope := false
-	for i, at := range s.route {
-		registry := i == len(s.route)-1
+	for i, at := range places {
+		registry := i == len(places)-1
 		switch {
 		case registry:
-		case byTag && !at.refers:
-			continue
 		case !all && !at.usable():
 			hope = true
 			continue
