@@ -33,8 +33,9 @@ type codec interface {
 	// scan returns a reader that decodes a blob, which is read from its first byte on. It tells spans where each begins
 	// and ends, in turn, and of the last end before Read returns io.EOF.
 	scan(blob io.Reader, spans *spanner) (io.Reader, error)
-	// decode decodes one span, into the whole of dst and out of the whole of src. It is safe for concurrent use.
-	decode(dst, src []byte, from *inflate.Checkpoint) error
+	// decode decodes one span, into the whole of dst and out of the whole of src, from a checkpoint up to the bit end of
+	// the file. It is safe for concurrent use.
+	decode(dst, src []byte, from *inflate.Checkpoint, end int64) error
 	// has tells whether there are spans of the format in such a place.
 	has(place) bool
 }
@@ -74,8 +75,8 @@ func (gzipCodec) scan(blob io.Reader, spans *spanner) (io.Reader, error) {
 	}), nil
 }
 
-func (gzipCodec) decode(dst, src []byte, from *inflate.Checkpoint) error {
-	return inflate.Decode(dst, src, from)
+func (gzipCodec) decode(dst, src []byte, from *inflate.Checkpoint, end int64) error {
+	return inflate.Decode(dst, src, from, end)
 }
 
 func (gzipCodec) has(p place) bool { return p == atStart || p == inMember }
@@ -109,7 +110,7 @@ func (tarCodec) scan(blob io.Reader, spans *spanner) (io.Reader, error) {
 	}), nil
 }
 
-func (tarCodec) decode(dst, src []byte, _ *inflate.Checkpoint) error {
+func (tarCodec) decode(dst, src []byte, _ *inflate.Checkpoint, _ int64) error {
 	if copy(dst, src) != len(dst) || len(src) != len(dst) {
 		return io.ErrUnexpectedEOF
 	}

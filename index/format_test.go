@@ -189,6 +189,21 @@ func TestADeceitfulIndexIsDamaged(t *testing.T) {
 	}
 }
 
+func TestASpanOfAnotherLengthIsDamaged(t *testing.T) {
+	_, blobBytes := smallLayer(t)
+	good := mustBuild(t, blobBytes)
+	x := mustOpen(t, good).t
+	body := good[headSize : len(good)-len(x.appendTo(nil))-trailerSize]
+	for n := range min(int(x.out(1).n), 300) - 1 {
+		x.spans[1].out++ // a byte more of it is the span's before
+		b := seal(body, x.appendTo(nil))
+		z := NewReader(mustOpen(t, b), &blob{bytes: blobBytes}, nil, newMemory(0))
+		if _, err := z.ReadAt(make([]byte, 1), x.spans[1].out); !errors.Is(err, ErrDamaged) {
+			t.Errorf("shorter by %d: %v", n+1, err)
+		}
+	}
+}
+
 func sliceOf(b []byte, r byteRange) []byte { return b[r.off:][:r.n] }
 
 func zeros(n int) string { return strings.Repeat("\x00", n) }

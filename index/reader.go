@@ -257,7 +257,7 @@ func (q *request) fill(dst []byte) error {
 	if q.state = state; err != nil {
 		return err
 	}
-	if err := codecs[x.t.format].decode(dst, src, &c); err != nil {
+	if err := codecs[x.t.format].decode(dst, src, &c, c.In+int64(x.t.spans[q.span].bits)); err != nil {
 		return fmt.Errorf("%w: span %d of layer %s: %w", ErrDamaged, q.span, x.t.blob, err)
 	}
 	q.r.decoded.Add(1)

@@ -33,7 +33,7 @@ var unzipSpan = sync.OnceValues(func() (*zstd.Decoder, error) {
 	return zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecodeAllCapLimit(true))
 })
 
-func (zstdCodec) decode(dst, src []byte, _ *inflate.Checkpoint) error {
+func (zstdCodec) decode(dst, src []byte, _ *inflate.Checkpoint, _ int64) error {
 	z, err := unzipSpan()
 	if err != nil {
 		return err

@@ -136,12 +136,13 @@ func programs(path string) []measure.Contestant {
 
 type span struct {
 	from     inflate.Checkpoint
+	end      int64
 	src, dst []byte
 }
 
 func decodeAll(spans []span) error {
 	for i := range spans {
-		if s := &spans[i]; inflate.Decode(s.dst, s.src, &s.from) != nil {
+		if s := &spans[i]; inflate.Decode(s.dst, s.src, &s.from, s.end) != nil {
 			return fmt.Errorf("span %d", i)
 		}
 	}
@@ -158,7 +159,7 @@ func spansOf(b *testing.B, file, tar []byte) []span {
 	var spans []span
 	for i, cp := range cps[:len(cps)-1] {
 		next := cps[i+1]
-		spans = append(spans, span{from: cp, src: file[cp.In/8 : (next.In+7)/8], dst: make([]byte, next.Out-cp.Out)})
+		spans = append(spans, span{from: cp, end: next.In, src: file[cp.In/8 : (next.In+7)/8], dst: make([]byte, next.Out-cp.Out)})
 	}
 	if err := decodeAll(spans); err != nil {
 		b.Fatal(err)

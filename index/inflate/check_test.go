@@ -30,10 +30,10 @@ func checkpoints(r io.Reader, span int64) (got []byte, cps []inflate.Checkpoint,
 const guard = 64
 
 // decodeGuarded decodes a span, and fails if bytes around dst change.
-func decodeGuarded(n int64, src []byte, cp *inflate.Checkpoint) ([]byte, error) {
+func decodeGuarded(n int64, src []byte, cp *inflate.Checkpoint, end int64) ([]byte, error) {
 	room := bytes.Repeat([]byte{0xa5}, int(n)+2*guard)
 	dst := room[guard : guard+n]
-	err := inflate.Decode(dst, src[:len(src):len(src)], cp)
+	err := inflate.Decode(dst, src[:len(src):len(src)], cp, end)
 	border := bytes.Repeat([]byte{0xa5}, guard)
 	if !bytes.Equal(room[:guard], border) || !bytes.Equal(room[guard+n:], border) {
 		return nil, errors.New("bytes outside dst were written")
@@ -65,7 +65,7 @@ func checkSpan(file, want []byte, span int64) error {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for _, i := range rng.Perm(len(cps) - 1) {
 		cp, next := cps[i], cps[i+1]
-		if err := checkResume(rng, cp, file[cp.In/8:(next.In+7)/8], want[:next.Out]); err != nil {
+		if err := checkResume(rng, cp, next.In, file[cp.In/8:(next.In+7)/8], want[:next.Out]); err != nil {
 			return fmt.Errorf("checkpoint %d at bit %d, byte %d: %w", i, cp.In, cp.Out, err)
 		}
 	}
@@ -73,8 +73,8 @@ func checkSpan(file, want []byte, span int64) error {
 }
 
 // checkResume decodes a span, of which want is the end. It gives nothing of the window that is not used, and then
-// makes sure that a used byte counts.
-func checkResume(rng *rand.Rand, cp inflate.Checkpoint, src, want []byte) error {
+// makes sure that its length and a used byte count.
+func checkResume(rng *rand.Rand, cp inflate.Checkpoint, end int64, src, want []byte) error {
 	before, want := want[:cp.Out], want[cp.Out:]
 	if err := checkWindow(cp, before); err != nil {
 		return err
@@ -84,19 +84,27 @@ func checkResume(rng *rand.Rand, cp inflate.Checkpoint, src, want []byte) error 
 		copy(window[run.Off:], cp.Window[run.Off:][:run.Len])
 	}
 	cp.Window = window
-	got, err := decodeGuarded(int64(len(want)), src, &cp)
+	got, err := decodeGuarded(int64(len(want)), src, &cp, end)
 	if err != nil {
 		return err
 	}
 	if !bytes.Equal(got, want) {
 		return errors.New("wrong bytes")
 	}
+	for _, n := range []int{len(want) - 1, len(want) + 1} {
+		if n < 0 {
+			continue
+		}
+		if _, err := decodeGuarded(int64(n), src, &cp, end); !errors.Is(err, inflate.ErrCorrupt) {
+			return fmt.Errorf("a span of %d bytes is taken for one of %d, or error: %w", len(want), n, err)
+		}
+	}
 	if len(cp.Used) == 0 {
 		return nil
 	}
 	run := cp.Used[rng.IntN(len(cp.Used))]
 	cp.Window[run.Off+rng.IntN(run.Len)]++
-	if got, err := decodeGuarded(int64(len(want)), src, &cp); err != nil || bytes.Equal(got, want) {
+	if got, err := decodeGuarded(int64(len(want)), src, &cp, end); err != nil || bytes.Equal(got, want) {
 		return fmt.Errorf("a byte of %+v is not used, or error: %w", run, err)
 	}
 	return nil

@@ -54,7 +54,7 @@ func TestATruncatedSpanIsAnError(t *testing.T) {
 			want := c.want[cp.Out:next.Out]
 			src := c.file[cp.In/8 : (next.In+7)/8]
 			for n := range src {
-				got, err := decodeGuarded(int64(len(want)), src[:n], &cp)
+				got, err := decodeGuarded(int64(len(want)), src[:n], &cp, next.In)
 				if err == nil && !bytes.Equal(got, want) {
 					t.Fatalf("%s, span %d cut to %d of %d bytes: wrong bytes", name, i, n, len(src))
 				}
@@ -90,7 +90,7 @@ func resumeAll(t *testing.T, file []byte, cps []inflate.Checkpoint) {
 	t.Helper()
 	for _, cp := range cps[:len(cps)-1] {
 		for _, n := range []int64{1, 200, 1000} {
-			if _, err := decodeGuarded(n, file[cp.In/8:], &cp); err != nil && !errors.Is(err, inflate.ErrCorrupt) {
+			if _, err := decodeGuarded(n, file[cp.In/8:], &cp, -1); err != nil && !errors.Is(err, inflate.ErrCorrupt) {
 				t.Fatalf("from bit %d: %v", cp.In, err)
 			}
 		}

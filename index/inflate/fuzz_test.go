@@ -83,7 +83,7 @@ func stricter(err error) bool {
 	return corrupt.Reason == "unknown flags" || corrupt.Reason == "block whose code for lengths is not complete"
 }
 
-// FuzzDecode decodes spans from hostile checkpoints: no byte outside dst may change, and where the standard library
+// FuzzDecode decodes spans from hostile checkpoints, to hostile ends: no byte outside dst may change, and where the standard library
 // knows how to start there too, the bytes are the same.
 func FuzzDecode(f *testing.F) {
 	for _, file := range seeds(f) {
@@ -101,9 +101,12 @@ func FuzzDecode(f *testing.F) {
 			block = nil
 		}
 		cp := inflate.Checkpoint{In: in, Member: member, Block: block, BlockBit: blockBit, Window: window}
-		got, err := decodeGuarded(int64(n%maxFuzz), src, &cp)
+		got, err := decodeGuarded(int64(n%maxFuzz), src, &cp, -1)
 		if err != nil && !errors.Is(err, inflate.ErrCorrupt) {
 			t.Fatalf("error is %v", err)
+		}
+		if _, err := decodeGuarded(int64(n%maxFuzz), src, &cp, int64(n/maxFuzz)); err != nil && !errors.Is(err, inflate.ErrCorrupt) {
+			t.Fatalf("with an end, error is %v", err)
 		}
 		if err == nil && in%8 == 0 && !member && block == nil {
 			want, _ := io.ReadAll(io.LimitReader(flate.NewReaderDict(bytes.NewReader(src), window), int64(len(got))))

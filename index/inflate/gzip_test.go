@@ -143,7 +143,7 @@ func TestAMatchDoesNotReachIntoTheMemberBefore(t *testing.T) {
 		t.Fatalf("error is %v", err)
 	}
 	for _, cp := range cps[:len(cps)-1] {
-		if _, err := decodeGuarded(40_003-cp.Out, file[cp.In/8:], &cp); !errors.Is(err, inflate.ErrCorrupt) {
+		if _, err := decodeGuarded(40_003-cp.Out, file[cp.In/8:], &cp, -1); !errors.Is(err, inflate.ErrCorrupt) {
 			t.Errorf("from byte %d: error is %v", cp.Out, err)
 		}
 	}

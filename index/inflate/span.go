@@ -11,11 +11,14 @@ import (
 // on: to the last byte of which the span has a bit, which is (next.In+7)/8 with the next checkpoint, or after the
 // last one, to the end of the last member ([Reader.End]) or beyond. It reads nothing else of the file.
 //
-// An error is a CorruptError: dst could not be filled. What is in dst then is of no meaning. CRCs of members are not
-// checked, since a span need not have a whole one: whoever has spans knows them by digests.
+// End is the bit of the file at which the span ends, next.In, or negative if that is not known: what stands between the
+// last of the bytes and end, such as a member's trailer, has to be right and to give none.
+//
+// An error is a CorruptError: dst could not be filled, or the span does not end there. What is in dst then is of no meaning.
+// CRCs of members are not checked, since a span need not have a whole one: whoever has spans knows them by digests.
 //
 // It may be called concurrently.
-func Decode(dst, src []byte, cp *Checkpoint) error {
+func Decode(dst, src []byte, cp *Checkpoint, end int64) error {
 	s := spanDecoders.Get().(*spanDecoder)
 	defer s.release()
 	if err := s.start(src, cp); err != nil {
@@ -35,8 +38,29 @@ func Decode(dst, src []byte, cp *Checkpoint) error {
 			return err
 		}
 	}
+	if end < 0 {
+		return nil
+	}
+	return d.finish(end)
+}
+
+// finish goes on to the bit of the file at which the output that is wanted, all of which is there, has to end.
+func (d *decoder) finish(end int64) error {
+	for d.position() < end && d.produced() == d.stop {
+		if err := d.advance(); err == io.EOF {
+			break
+		} else if err != nil {
+			return err
+		}
+	}
+	if d.position() != end || d.produced() != d.stop {
+		return d.corrupt(otherEnd)
+	}
 	return nil
 }
+
+// otherEnd is the reason for the refusal of a span that is not where it should be.
+const otherEnd = "span that does not end where it should"
 
 // A spanDecoder is a decoder that reads from memory.
 type spanDecoder struct {

@@ -30,7 +30,7 @@ func TestImpossibleCheckpointsAreRefused(t *testing.T) {
 		"member past all files":         {In: math.MaxInt64 &^ 7, Member: true},
 		"more bytes before than can be": {In: 8, Out: math.MaxInt64},
 	} {
-		if _, err := decodeGuarded(100, []byte{7, 7, 7, 7}, &cp); !errors.Is(err, inflate.ErrCorrupt) {
+		if _, err := decodeGuarded(100, []byte{7, 7, 7, 7}, &cp, -1); !errors.Is(err, inflate.ErrCorrupt) {
 			t.Errorf("%s: error is %v", name, err)
 		}
 	}
@@ -41,7 +41,7 @@ func TestASpanMayEndBetweenAnySymbols(t *testing.T) {
 	file := gzipped(t, want, 0, stdLevel(6))
 	whole := 0
 	for n := range int64(3000) {
-		got, err := decodeGuarded(n, file, &inflate.Checkpoint{Member: true})
+		got, err := decodeGuarded(n, file, &inflate.Checkpoint{Member: true}, -1)
 		switch {
 		case err == nil && bytes.Equal(got, want[:n]):
 			whole++
@@ -52,7 +52,7 @@ func TestASpanMayEndBetweenAnySymbols(t *testing.T) {
 	if whole < 500 {
 		t.Errorf("only %d of 3000 places were between symbols", whole)
 	}
-	if _, err := decodeGuarded(100_001, file, &inflate.Checkpoint{Member: true}); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if _, err := decodeGuarded(100_001, file, &inflate.Checkpoint{Member: true}, -1); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("one byte more than the file has: error is %v", err)
 	}
 }
@@ -69,7 +69,7 @@ func TestSpansAreDecodedConcurrently(t *testing.T) {
 		next := cps[i+1]
 		wg.Go(func() {
 			for range 5 {
-				got, err := decodeGuarded(next.Out-cp.Out, file[cp.In/8:(next.In+7)/8], &cp)
+				got, err := decodeGuarded(next.Out-cp.Out, file[cp.In/8:(next.In+7)/8], &cp, next.In)
 				if err != nil || !bytes.Equal(got, want[cp.Out:next.Out]) {
 					t.Errorf("span %d: wrong bytes, or error: %v", i, err)
 				}
@@ -84,7 +84,7 @@ func TestDecodeDoesNotAllocate(t *testing.T) {
 	file := gzipped(t, want, 0, stdLevel(6))
 	dst := make([]byte, len(want))
 	allocs := testing.AllocsPerRun(20, func() {
-		if err := inflate.Decode(dst, file, &inflate.Checkpoint{Member: true}); err != nil {
+		if err := inflate.Decode(dst, file, &inflate.Checkpoint{Member: true}, 8*int64(len(file))); err != nil {
 			t.Fatal(err)
 		}
 	})
