@@ -49,7 +49,7 @@ type Memory struct {
 
 // MemoryStats count what a Memory did since it was made, and say what is in it.
 type MemoryStats struct {
-	Hits   int64 // calls of Hold that found the span, or one who was making it
+	Hits   int64 // holds that found the span, or one who was making it
 	Misses int64 // calls of Hold that made it
 	Bytes  int64 // of the buffers of the spans there, which are up to two fifths larger than they
 }
@@ -165,6 +165,37 @@ func (m *Memory) Hold(table digest.Digest, span, size int, fill func(dst []byte)
 	return s.buf[:size:size], s.release, nil
 }
 
+// HoldReady is Hold for a span that is there and made: if it is not, ok is
+// false, and nothing is made.
+func (m *Memory) HoldReady(table digest.Digest, span, size int) (data []byte, release func(), ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.spans[spanKey{table, span}]
+	if s == nil || s.in == &m.gone || s.size != size {
+		return nil, nil, false
+	}
+	select {
+	case <-s.done:
+	default:
+		return nil, nil, false
+	}
+	if s.err != nil {
+		return nil, nil, false
+	}
+	m.found(s)
+	return s.buf[:size:size], s.release, true
+}
+
+// found has one more hold a span that is there. Called with mu held.
+func (m *Memory) found(s *span) {
+	m.stats.Hits++
+	s.refs++
+	if s.in == &m.hot {
+		m.hot.remove(s)
+		m.hot.push(s)
+	}
+}
+
 // get returns the span, held. If it is not there, the caller is the first who
 // asks and has to fill it.
 func (m *Memory) get(key spanKey, size int) (s *span, first bool) {
@@ -172,12 +203,7 @@ func (m *Memory) get(key spanKey, size int) (s *span, first bool) {
 	defer m.mu.Unlock()
 	s = m.spans[key]
 	if s != nil && s.in != &m.gone {
-		m.stats.Hits++
-		s.refs++
-		if s.in == &m.hot {
-			m.hot.remove(s)
-			m.hot.push(s)
-		}
+		m.found(s)
 		return s, false
 	}
 	m.stats.Misses++

@@ -344,6 +344,44 @@ func TestMemoryIsNotPoisonedByAFailedFill(t *testing.T) {
 }
 
 // What is held stays as it is, whatever comes meanwhile, and goes when it is released.
+func TestMemoryHoldsWhatIsReadyAndMakesNothingForIt(t *testing.T) {
+	m := NewMemory(1 << 20)
+	if _, _, ok := m.HoldReady(layerA, 1, 1000); ok || m.Has(layerA, 1) {
+		t.Error("a span that nobody made is ready")
+	}
+	making, made := make(chan bool), make(chan bool)
+	go func() {
+		defer close(made)
+		_, release, err := m.Hold(layerA, 1, 1000, func(dst []byte) error {
+			making <- true
+			<-making
+			spanBytes(1, dst)
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		release()
+	}()
+	<-making
+	if _, _, ok := m.HoldReady(layerA, 1, 1000); ok {
+		t.Error("a span that is being made is ready")
+	}
+	close(making)
+	<-made
+	data, release, ok := m.HoldReady(layerA, 1, 1000)
+	want := make([]byte, 1000)
+	if spanBytes(1, want); !ok || !bytes.Equal(data, want) {
+		t.Error("a span that is there is not ready, or has other bytes")
+	}
+	release()
+	if _, _, ok := m.HoldReady(layerA, 1, 999); ok {
+		t.Error("a span of another size is ready")
+	}
+	checkMemory(t, m)
+}
+
 func TestMemoryLeavesAloneWhatIsHeld(t *testing.T) {
 	m := NewMemory(4 * 4096)
 	type held struct {

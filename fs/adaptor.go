@@ -21,6 +21,7 @@ type adaptor struct {
 	readOnly
 	ops      operations
 	failures *failures
+	pusher   pusher
 	stats    counters
 
 	// Written by Init, before the first request.
@@ -35,6 +36,7 @@ func newAdaptor(t *layers.Tree, log *slog.Logger) *adaptor {
 		readOnly: readOnly{fuse.NewDefaultRawFileSystem()},
 		ops:      operations{t},
 		failures: newFailures(log),
+		pusher:   pusher{tree: t},
 	}
 }
 
@@ -45,6 +47,7 @@ func (a *adaptor) Init(s *fuse.Server) {
 	flags := s.KernelSettings().Flags64()
 	a.noOpen = flags&fuse.CAP_NO_OPEN_SUPPORT != 0
 	a.noOpenDir = flags&fuse.CAP_NO_OPENDIR_SUPPORT != 0
+	a.pusher.store = s.InodeNotifyStoreCache
 }
 
 // Lookup answers an absent name with node ID 0, which the kernel keeps like any entry; an ENOENT it would not.
@@ -131,7 +134,15 @@ func (a *adaptor) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Rea
 	}
 	r.fill(buf[:n], held)
 	a.stats.bytes.Add(uint64(r.size))
+	a.pushAfter(in, r.size)
 	return r, fuse.OK
+}
+
+// pushAfter lets the pusher do its work if all of a small file is read.
+func (a *adaptor) pushAfter(in *fuse.ReadIn, size int) {
+	if n := layers.Node(in.NodeId - rootID); in.Offset == 0 && size <= maxPushed && uint64(size) == a.ops.tree.Attr(n).Size {
+		a.pusher.read(n)
+	}
 }
 
 // failed counts and logs the errors that are not answers, and returns what the caller is told.

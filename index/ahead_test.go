@@ -393,6 +393,42 @@ func TestHoldGivesTheTarInParts(t *testing.T) {
 	}
 }
 
+func TestHoldReadyGivesOnlyWhatIsDecoded(t *testing.T) {
+	r, _, _ := longReader(t, 1<<30)
+	tar := theLongSample().tar
+	in := func(span int) byteRange { return r.x.t.out(span) }
+	readOn(t, r, in(2).off, in(3).off+1, 1) // the third and the fourth span
+	decoded := r.Decoded()
+	for _, test := range []struct {
+		off  int64
+		n    int
+		room int
+		want bool
+	}{
+		{in(2).off, int(in(2).n), 1, true},
+		{in(2).off + 5, int(in(2).n), 2, true},
+		{in(2).off + 5, int(in(2).n), 1, false},
+		{in(1).off + in(1).n - 1, 2, 2, false},
+		{in(3).off + in(3).n - 1, 2, 2, false},
+		{in(2).off, 0, 1, false},
+		{-1, 1, 1, false},
+		{r.x.TarSize(), 1, 1, false},
+	} {
+		var got []byte
+		parts := r.HoldReady(make([]Part, 0, test.room), test.off, test.n)
+		for _, p := range parts {
+			got = append(got, p.Data...)
+			p.Release()
+		}
+		if test.want != (len(parts) > 0) || test.want && !bytes.Equal(got, tar[test.off:test.off+int64(test.n)]) {
+			t.Errorf("%d bytes at %d: %d parts of %d bytes", test.n, test.off, len(parts), len(got))
+		}
+	}
+	if r.Decoded() != decoded {
+		t.Errorf("%d spans were decoded for it", r.Decoded()-decoded)
+	}
+}
+
 func TestHoldLetsGoOfWhatItHadWhenItFails(t *testing.T) {
 	r, b, m := longReader(t, 1<<20)
 	broken := errors.New("the network is down")

@@ -31,6 +31,8 @@ type Memory interface {
 	// they are not there, fill makes them first: once, however many callers wait. Its error goes to all who waited and
 	// is not kept. fill runs before Hold returns, and not after.
 	Hold(table digest.Digest, span, size int, fill func(dst []byte) error) (data []byte, release func(), err error)
+	// HoldReady is Hold for a span that is there; otherwise ok is false.
+	HoldReady(table digest.Digest, span, size int) (data []byte, release func(), ok bool)
 	// Limit is how many bytes it keeps.
 	Limit() int64
 }
@@ -126,6 +128,36 @@ func (r *Reader) Hold(parts []Part, off int64, n int) ([]Part, error) {
 	q := r.pool.Get().(*request)
 	defer q.release()
 	return q.collect(parts, off, n)
+}
+
+// HoldReady is Hold for bytes that are in memory, all of them and in room: otherwise it appends nothing. It decodes
+// nothing and waits for nothing. Who takes bytes this way goes on reading as far as reading ahead is concerned.
+func (r *Reader) HoldReady(parts []Part, off int64, n int) []Part {
+	t := r.x.t
+	if off < 0 || n <= 0 || int64(n) > t.tarSize-off {
+		return parts
+	}
+	old := len(parts)
+	for at, end := off, off+int64(n); at < end; {
+		i := t.find(at)
+		out := t.out(i)
+		data, release, ok := r.memory.HoldReady(r.x.sum, i, int(out.n))
+		if ok && len(parts) == cap(parts) {
+			release()
+			ok = false
+		}
+		if !ok {
+			for _, p := range parts[old:] {
+				p.Release()
+			}
+			return parts[:old]
+		}
+		data = data[at-out.off : min(end-out.off, out.n)]
+		parts = append(parts, Part{data, release})
+		at += int64(len(data))
+	}
+	r.ahead.note(off, n)
+	return parts
 }
 
 // A request is one read. Requests are used again, so that a read of what is in memory allocates nothing.

@@ -42,6 +42,13 @@ func (m *memory) Has(table digest.Digest, span int) bool {
 
 func (m *memory) Limit() int64 { return int64(m.limit) << 20 }
 
+func (m *memory) HoldReady(table digest.Digest, span, size int) ([]byte, func(), bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	data := m.spans[memoryKey{table, span}]
+	return data, func() {}, data != nil
+}
+
 func (m *memory) Hold(table digest.Digest, span, size int, fill func([]byte) error) ([]byte, func(), error) {
 	m.mu.Lock()
 	data := m.spans[memoryKey{table, span}]

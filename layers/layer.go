@@ -31,6 +31,9 @@ type Holder interface {
 	// Hold appends to parts what the n > 0 bytes from off on are made of; nothing
 	// if there is no room in parts for that. It is as index.Reader's.
 	Hold(parts []Part, off int64, n int) ([]Part, error)
+	// HoldReady is Hold for bytes that need nothing to be read or decoded;
+	// otherwise it appends nothing.
+	HoldReady(parts []Part, off int64, n int) []Part
 }
 
 // A Part is bytes of a tar in memory, which are to be released.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"math"
 	"slices"
 	"syscall"
 
@@ -66,6 +67,20 @@ func (t *Tree) Hold(n Node, parts []Part, off int64, size int) ([]Part, error) {
 		return parts, t.pathError("read", n, err)
 	}
 	return held, nil
+}
+
+// HoldReady is Hold for a whole file whose content needs nothing to be read or
+// decoded. It appends none where that is not so, or n is no file with content.
+func (t *Tree) HoldReady(n Node, parts []Part) []Part {
+	d := &t.nodes[n]
+	if d.mode&syscall.S_IFMT != syscall.S_IFREG || d.isSparse || d.size == 0 || d.size > math.MaxInt32 {
+		return parts
+	}
+	tar, ok := t.tars[d.data].(Holder)
+	if !ok {
+		return parts
+	}
+	return tar.HoldReady(parts, int64(d.ref), int(d.size))
 }
 
 // readable tells why d can't be read at off.

@@ -116,6 +116,11 @@ func (l *layer) Hold(parts []index.Part, off int64, n int) (held []index.Part, e
 	return held, err
 }
 
+// HoldReady gives bytes of the layer's tar that are decoded, as index.Reader's.
+func (l *layer) HoldReady(parts []index.Part, off int64, n int) []index.Part {
+	return l.current.Load().reader.HoldReady(parts, off, n)
+}
+
 // read reads once, and once more if the index is damaged and can be built anew.
 func (l *layer) read(read func(*index.Reader) error) error {
 	x := l.current.Load()
