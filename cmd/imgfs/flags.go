@@ -36,7 +36,7 @@ func addCreds(s *pflag.FlagSet, creds *string) {
 
 // addMemory adds the flag of those commands that read file content.
 func (f *imageFlags) addMemory(s *pflag.FlagSet) {
-	f.memory = 128 << 20
+	f.memory = 64 << 20
 	s.Var(&f.memory, "memory", "memory for decoded data, like 64MiB")
 }
 
