@@ -188,7 +188,7 @@ func TestBadCommandLinesAndPlaces(t *testing.T) {
 		{"a platform that is none", 3, []string{"nonsense"}, []string{"mount", "--platform", "nonsense", good, empty}},
 		{"an unknown flag", 3, []string{"--no-such-flag"}, []string{"mount", "--no-such-flag", good, empty}},
 		{"an unknown command", 3, []string{"nosuchcommand"}, []string{"nosuchcommand"}},
-		{"too few arguments", 3, nil, []string{"mount"}},
+		{"too few arguments", 3, []string{"imgfs mount --help"}, []string{"mount"}},
 		{"a reference that is none", 3, []string{"UPPER/Case"}, []string{"mount", "UPPER/Case", empty}},
 		{"a transport of another tool", 3, []string{"docker-daemon", "docker-archive:FILE"}, []string{"mount", "docker-daemon:x:1", empty}},
 		{"a missing archive", 2, []string{"/no/such.tar"}, []string{"mount", "docker-archive:/no/such.tar", empty}},

@@ -188,7 +188,11 @@ func (a *app) printInspection(i *inspection) error {
 	if i.Ranges != nil {
 		line("Ranges", map[bool]string{true: "yes", false: "no: layers are fetched as a whole"}[*i.Ranges])
 	}
-	line("Size", fmt.Sprintf("%s in %d layers", humanBytes(i.Size), len(i.Layers)))
+	layers := "layers"
+	if len(i.Layers) == 1 {
+		layers = "layer"
+	}
+	line("Size", fmt.Sprintf("%s in %d %s", humanBytes(i.Size), len(i.Layers), layers))
 	fmt.Fprintln(a.stdout)
 	t := a.newTable("LAYER", "DIFF ID", "SIZE", "CACHED", "INDEX")
 	for _, l := range i.Layers {

@@ -37,13 +37,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := checkSwitches(args)
+	command, err := root, checkSwitches(args)
 	if err == nil {
-		err = root.ExecuteContext(ctx)
+		command, err = root.ExecuteContextC(ctx)
 	}
 	if err != nil && !a.started {
 		// Nothing ran yet, so it was the command line that cobra did not accept.
-		err = usageError{err}
+		err = usageError{fmt.Errorf("%w (%s --help tells more)", err, command.CommandPath())}
 	}
 	var exit exitError
 	if errors.As(err, &exit) {

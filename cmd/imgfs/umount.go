@@ -92,11 +92,13 @@ func (a *app) waitForEnd(ctx context.Context, m mountState) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 40*time.Second)
+	const patience = 40 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	notice := time.AfterFunc(2*time.Second, func() {
 		fmt.Fprintf(a.stderr, "imgfs: %s is unmounted; its server (process %d) goes on for as long as something else uses it: "+
-			"an overlay on top, another mount namespace, a read that waits for the registry\n", m.Mountpoint, m.PID)
+			"an overlay on top, another mount namespace, a read that waits for the registry; it is waited for up to %v\n",
+			m.Mountpoint, m.PID, patience)
 	})
 	defer notice.Stop()
 	for {
