@@ -83,7 +83,7 @@ func demo(program string) (err error) {
 	if err := s.imgfsRun("umount", mnt); err != nil {
 		return err
 	}
-	fmt.Println("\nNow drop the layers' bytes and keep their indexes (a twentieth of them or so), and mount again:")
+	fmt.Println("\nNow drop the layers' bytes and keep their indexes (a hundredth of them or so), and mount again:")
 	if err := s.imgfsRun("cache", "rm", "--blobs"); err != nil {
 		return err
 	}
