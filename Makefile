@@ -31,7 +31,10 @@ demo: build
 	$(GO) run ./e2e/demo bin/imgfs
 
 # Some twenty minutes, on a machine that does nothing else; the first run makes the
-# corpus before. docs/performance.md says what it measures. Needs root.
+# corpus before. docs/performance.md says what it measures. Needs root. The shell
+# is one that sees a failure in front of tee.
+bench: SHELL = /bin/bash
+bench: .SHELLFLAGS = -o pipefail -c
 bench:
 	e2e/prepare.sh bench
 	mkdir -p bin
