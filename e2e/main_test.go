@@ -148,6 +148,20 @@ var theContainerd = sync.OnceValues(func() (*peer.Containerd, error) {
 	return c, nil
 })
 
+// theDocker starts the dockerd that images are loaded into, pushed and saved by.
+var theDocker = sync.OnceValues(func() (*peer.Docker, error) {
+	dir, err := labDir("docker")
+	if err != nil {
+		return nil, err
+	}
+	d, err := peer.StartDocker(context.Background(), dir)
+	if err != nil {
+		return nil, err
+	}
+	untilDone(d.Stop)
+	return d, nil
+})
+
 // theRegistry starts a docker-registry that has all images, as test/NAME:TAG.
 var theRegistry = sync.OnceValues(func() (*peer.Registry, error) {
 	set, err := theImages()
