@@ -24,8 +24,10 @@ type Source interface {
 	// ReadAt fetches a range. An error that wraps [errors.ErrUnsupported] says
 	// that ranges are not to be had; it is not asked again.
 	io.ReaderAt
-	// Open fetches the whole blob.
-	Open(ctx context.Context) (io.ReadCloser, error)
+	// Open fetches n bytes from off on, and ends with [io.EOF] behind them. An
+	// error that wraps [errors.ErrUnsupported] says, as that of ReadAt does, that
+	// ranges are not to be had; the whole blob always is.
+	Open(ctx context.Context, off, n int64) (io.ReadCloser, error)
 }
 
 // A Doubter is a Source that can go on elsewhere.
@@ -56,6 +58,8 @@ type Blob struct {
 	running   sync.WaitGroup
 	rangeless atomic.Bool // the source has no ranges
 	lossy     atomic.Bool // something that was fetched could not be kept
+	reused    atomic.Bool // a Stream has given bytes that were there before
+	blamed    atomic.Bool // they were found to be wrong
 	stats     blobCounters
 
 	// mu protects the following.
@@ -157,13 +161,8 @@ func (b *Blob) readSome(p []byte, off int64) (n int, fetched bool, err error) {
 	if n, err = b.file.readPresent(p, off); n > 0 {
 		return n, false, nil
 	}
-	if errors.Is(err, os.ErrClosed) {
-		return 0, false, err
-	}
 	if err != nil {
-		// The file is shorter than its map says, or the disk is failing.
-		b.log.Warn("damaged blob in the cache; it is fetched anew", "blob", b.digest, "offset", off, "err", err)
-		if err := b.Discard(off, int64(len(p))); err != nil {
+		if err := b.mend(piece{off, off + int64(len(p))}, err); err != nil {
 			return 0, false, err
 		}
 	}
@@ -176,6 +175,16 @@ func (b *Blob) readSome(p []byte, off int64) (n int, fetched bool, err error) {
 		return 0, true, f.err
 	}
 	return f.copy(p, off), true, nil
+}
+
+// mend drops a piece that can't be read: the file is shorter than its map says,
+// or the disk is failing.
+func (b *Blob) mend(p piece, why error) error {
+	if errors.Is(why, os.ErrClosed) {
+		return why
+	}
+	b.log.Warn("damaged blob in the cache; it is fetched anew", "blob", b.digest, "offset", p.lo, "err", why)
+	return b.drop(p)
 }
 
 func (b *Blob) doubt() bool {
@@ -191,7 +200,25 @@ func (b *Blob) Discard(off, n int64) error {
 		return fmt.Errorf("cache: blob %s: discard %d bytes at %d: %w", b.digest, n, off, fs.ErrInvalid)
 	}
 	b.doubt()
-	p := piece{off, off + min(n, b.size-off)}
+	return b.drop(piece{off, off + min(n, b.size-off)})
+}
+
+// Distrust drops all that there is of the blob, which as a whole was found not
+// to be what it should be, and tells whether another [Blob.Stream] may be
+// better: because the cache had some of it, which is believed once, or because
+// there is somebody else to ask.
+func (b *Blob) Distrust() (again bool) {
+	return b.drop(piece{0, b.size}) == nil && b.elsewhere()
+}
+
+// elsewhere tells whether bytes that were wrong may come from elsewhere. Those
+// that were there before are to blame before the source is.
+func (b *Blob) elsewhere() bool {
+	return b.reused.Load() && !b.blamed.Swap(true) || b.doubt()
+}
+
+// drop makes a piece missing.
+func (b *Blob) drop(p piece) error {
 	if b.file == nil || p.lo == p.hi {
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -102,18 +103,6 @@ func (b *blobFile) start(size int64) error {
 		}
 		return nil
 	})
-}
-
-// sealBlob turns a file with a blob's bytes at dataStart into one of which
-// everything is present.
-func sealBlob(f *os.File, size int64) error {
-	header, crc := appendHeader(nil, size, logStart(size))
-	rec, _ := appendRecord(nil, crc, record{opPresent, piece{0, size}})
-	if _, err := f.WriteAt(rec, logStart(size)); err != nil {
-		return err
-	}
-	_, err := f.WriteAt(header, 0)
-	return err
 }
 
 // readPresent reads what is present at off, up to all of p. It reads nothing
@@ -242,10 +231,7 @@ func (b *blobFile) record(r record) error {
 // them. The caller holds the lock of their range.
 func (b *blobFile) store(done <-chan struct{}, data []byte, off int64) error {
 	all := piece{off, off + int64(len(data))}
-	if err := b.eachMissing(all, func(m piece) error {
-		_, err := b.f.WriteAt(data[m.lo-off:m.hi-off], dataStart+m.lo)
-		return err
-	}); err != nil {
+	if err := b.writeMissing(data, off); err != nil {
 		return errors.Join(err, b.reclaim(done, all))
 	}
 	return b.withLog(done, true, func() error {
@@ -253,6 +239,14 @@ func (b *blobFile) store(done <-chan struct{}, data []byte, off int64) error {
 			return err
 		}
 		return b.record(record{opPresent, all})
+	})
+}
+
+// writeMissing writes what is missing of the bytes that were fetched.
+func (b *blobFile) writeMissing(data []byte, off int64) error {
+	return b.eachMissing(piece{off, off + int64(len(data))}, func(m piece) error {
+		_, err := b.f.WriteAt(data[m.lo-off:m.hi-off], dataStart+m.lo)
+		return err
 	})
 }
 
@@ -298,7 +292,7 @@ func (b *blobFile) storeLocked(done <-chan struct{}, data []byte, off int64) err
 		if err := b.replay(nil); err != nil {
 			return err
 		}
-		if _, err := b.f.WriteAt(data, dataStart+off); err != nil {
+		if err := b.writeMissing(data, off); err != nil {
 			return err
 		}
 		return b.record(record{opPresent, piece{off, off + int64(len(data))}})
@@ -312,6 +306,9 @@ func (b *blobFile) discard(done <-chan struct{}, p piece) error {
 		old := ranges{p}
 		if err := b.replay(&old); err != nil {
 			return err
+		}
+		if b.isAll(old) {
+			return b.clear()
 		}
 		for _, p := range old {
 			if err := b.record(record{opDropped, p}); err != nil {
@@ -327,6 +324,31 @@ func (b *blobFile) discard(done <-chan struct{}, p piece) error {
 		b.forget(p)
 	}
 	return err
+}
+
+// isAll tells whether nothing is present but what is in old.
+func (b *blobFile) isAll(old ranges) bool {
+	b.mu.RLock()
+	left := slices.Clone(b.present)
+	b.mu.RUnlock()
+	for _, p := range old {
+		left = left.remove(p)
+	}
+	return len(left) == 0
+}
+
+// clear drops everything. It needs no room on the disk: no record is written,
+// the header points to another log, which is empty. Called by withLog, after
+// replay.
+func (b *blobFile) clear() error {
+	if _, err := b.log.compact(b.f, nil); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	b.present = nil
+	b.drops++
+	b.mu.Unlock()
+	return b.punch(piece{dataStart, b.log.first})
 }
 
 // punch gives a piece of the file back to the disk, where that is possible.

@@ -64,10 +64,7 @@ func TestWholeBlobTornByAPowerFailureIsFetchedAnewAfterDiscard(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			h := newHouse(t)
 			s := h.blob(50_000)
-			tmp, err := h.Create(Blobs, s.digest)
-			must(t, err)
-			write(t, tmp, s.data)
-			must(t, tmp.Commit())
+			h.putBlob(s)
 			edit(t, h.path(s), tt.tear)
 			if cached, _, _ := h.HasBlob(s.digest); cached == 50_000 != tt.torn {
 				t.Errorf("HasBlob says that %d bytes are there", cached)

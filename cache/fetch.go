@@ -190,10 +190,15 @@ func (b *Blob) fly(f *flight) {
 		unlock(b.file.f, f.lo, f.hi-f.lo)
 	}
 	if errors.Is(f.err, errors.ErrUnsupported) {
-		if !b.rangeless.Swap(true) {
-			b.log.Info("the source has no ranges; the whole blob is streamed", "blob", b.digest)
-		}
+		b.noRanges()
 		b.flyWhole(f)
+	}
+}
+
+// noRanges remembers that the source has no ranges.
+func (b *Blob) noRanges() {
+	if !b.rangeless.Swap(true) {
+		b.log.Info("the source has no ranges; the whole blob is streamed", "blob", b.digest)
 	}
 }
 

@@ -56,6 +56,16 @@ func (h *house) blob(n int) *source {
 	return s
 }
 
+// putBlob makes all of a blob there.
+func (h *house) putBlob(s *source) {
+	h.t.Helper()
+	b, err := h.Blob(s.digest, int64(len(s.data)), s)
+	must(h.t, err)
+	r := b.Stream(h.t.Context())
+	_, err = io.Copy(io.Discard, r)
+	must(h.t, errors.Join(err, r.Close(), b.Close()))
+}
+
 // open opens a source's blob, and closes it with the test.
 func (h *house) open(c *Cache, s *source) *Blob {
 	h.t.Helper()
@@ -150,7 +160,7 @@ type source struct {
 
 	mu    sync.Mutex
 	reads []piece
-	opens int
+	opens []piece
 }
 
 func sourceOf(data []byte) *source { return &source{data: data, digest: digest.FromBytes(data)} }
@@ -171,20 +181,23 @@ func (s *source) ReadAt(p []byte, off int64) (int, error) {
 	return bytes.NewReader(s.data).ReadAt(p, off)
 }
 
-func (s *source) Open(ctx context.Context) (io.ReadCloser, error) {
+func (s *source) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.opens++
+	s.opens = append(s.opens, piece{off, off + n})
+	if s.rangeless && n < int64(len(s.data)) {
+		return nil, fmt.Errorf("200 for a range: %w", errors.ErrUnsupported)
+	}
 	if s.stream != nil {
 		return io.NopCloser(s.stream(ctx)), nil
 	}
-	return io.NopCloser(bytes.NewReader(s.data)), nil
+	return io.NopCloser(io.NewSectionReader(bytes.NewReader(s.data), off, n)), nil
 }
 
-func (s *source) asked() (reads []piece, opens int) {
+func (s *source) asked() (reads, opens []piece) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]piece(nil), s.reads...), s.opens
+	return slices.Clone(s.reads), slices.Clone(s.opens)
 }
 
 // wantReads checks which ranges were asked for so far.

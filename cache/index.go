@@ -1,11 +1,33 @@
 package cache
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"github.com/opencontainers/go-digest"
 )
+
+// Rename gives what is kept of a layer that went by the digest from the name
+// to, for who had to make up a digest until it was known. It replaces what had
+// that name; who has the one or the other open goes on with it.
+func (c *Cache) Rename(from, to digest.Digest) error {
+	for _, kind := range []Kind{Blobs, Frames, Indexes} { // in the order in which they need each other
+		old, err := kind.path(from)
+		if err != nil {
+			return err
+		}
+		name, err := kind.path(to)
+		if err != nil {
+			return err
+		}
+		if err := c.root.Rename(old, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("cache: %w", err)
+		}
+	}
+	return nil
+}
 
 // OpenIndex opens the index of a layer for reading, or returns
 // [fs.ErrNotExist]. Until the file is closed the index is in use: Remove

@@ -30,6 +30,7 @@ var children = map[string]func(dir string) error{
 	"lock":       childLock,
 	"temp":       childTemp,
 	"spool":      childSpool,
+	"stream":     childStream,
 }
 
 const childEnv = "IMGFS_CACHE_TEST_CHILD"
@@ -350,7 +351,7 @@ func childTemp(dir string) error {
 	if err != nil {
 		return err
 	}
-	tmp, err := c.Create(Blobs, digest.FromString("unfinished"))
+	tmp, err := c.Create(Indexes, digest.FromString("unfinished"))
 	if err != nil {
 		return err
 	}
@@ -386,7 +387,7 @@ func childSpool(dir string) error {
 	s := sharedSource()
 	s.rangeless = true
 	s.stream = func(context.Context) io.Reader {
-		return io.MultiReader(bytes.NewReader(s.data[:spoolChunk]), stillReader{})
+		return io.MultiReader(bytes.NewReader(s.data[:streamChunk]), stillReader{})
 	}
 	b, err := c.Blob(s.digest, sharedSize, s)
 	if err != nil {
@@ -408,8 +409,8 @@ func TestKilledStreamIsTakenOver(t *testing.T) {
 	c := startChild(t, "spool", h.dir)
 	c.says("streaming")
 	b := h.open(h.Cache, s)
-	wantRange(t, b, s.data, 0, spoolChunk) // what the other has streamed is there
-	if _, opens := s.asked(); opens != 0 {
+	wantRange(t, b, s.data, 0, streamChunk) // what the other has streamed is there
+	if _, opens := s.asked(); len(opens) != 0 {
 		t.Error("streamed a second time")
 	}
 	read := make(chan struct{})
@@ -419,7 +420,7 @@ func TestKilledStreamIsTakenOver(t *testing.T) {
 	}()
 	c.kill()
 	<-read
-	if _, opens := s.asked(); opens != 1 {
-		t.Errorf("streamed %d times", opens)
+	if _, opens := s.asked(); len(opens) != 1 {
+		t.Errorf("streamed %d times", len(opens))
 	}
 }

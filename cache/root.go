@@ -53,6 +53,14 @@ func (r root) Remove(name string) error {
 	return absent("remove", name)
 }
 
+// Rename is [os.Root.Rename].
+func (r root) Rename(from, to string) error {
+	if r.why == nil {
+		return r.Root.Rename(from, to)
+	}
+	return absent("rename", from)
+}
+
 // Close is [os.Root.Close].
 func (r root) Close() error {
 	if r.why == nil {

@@ -8,11 +8,9 @@ import (
 	"os"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
-
-// spoolChunk is how much of a stream is read, kept and told at a time.
-const spoolChunk = 1 << 20
 
 // errNotKept wraps why a stream can't go to the disk.
 var errNotKept = errors.New("not kept in the cache")
@@ -105,7 +103,7 @@ func (b *Blob) spoolOnce(s *spool) error {
 	}
 	for {
 		err := b.stream(s)
-		if !errors.Is(err, errWrong) || !b.doubt() {
+		if !errors.Is(err, errWrong) || !b.elsewhere() {
 			return err
 		}
 	}
@@ -154,54 +152,55 @@ func (b *Blob) cantKeep(err error) error {
 // stream does it. The digest of the whole is checked at its end: if it is
 // wrong, nothing of the blob stays.
 func (b *Blob) stream(s *spool) error {
-	r, err := b.openSource()
-	if err != nil {
-		return err
-	}
+	ctx, stop := b.untilClosed()
+	defer stop()
+	r := b.Stream(ctx)
 	defer r.Close()
+	r.partly = true
 	hash := b.digest.Algorithm().Hash()
-	buf := make([]byte, min(spoolChunk, b.size+1))
-	for off := int64(0); off < b.size; {
-		chunk := buf[:min(int64(len(buf)), b.size-off)]
-		if _, err := r.ReadFull(chunk); err != nil {
-			return fmt.Errorf("stream of %d bytes breaks off behind byte %d: %w", b.size, off, short(err))
-		}
-		hash.Write(chunk)
-		if err := b.file.storeLocked(b.closing, chunk, off); err != nil {
-			return b.cantKeep(err)
-		}
-		off += int64(len(chunk))
+	for buf := make([]byte, streamChunk); ; {
+		n, err := r.Read(buf)
+		hash.Write(buf[:n])
 		b.progress(s)
+		if r.lost != nil {
+			return fmt.Errorf("%w: %w", errNotKept, r.lost)
+		}
+		if err == io.EOF {
+			break
+		}
+		if errors.Is(err, errWrong) {
+			return b.distrust(err)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	switch n, err := r.ReadFull(buf[:1]); {
-	case n > 0:
-		return b.distrust(fmt.Errorf("stream is longer than %d bytes", b.size))
-	case err != io.EOF:
-		return err
-	}
-	if got := b.digest.Algorithm().Encode(hash.Sum(nil)); got != b.digest.Encoded() {
-		return b.distrust(fmt.Errorf("stream has the digest %s:%s", b.digest.Algorithm(), got))
+	if got := digest.NewDigest(b.digest.Algorithm(), hash); got != b.digest {
+		return b.distrust(fmt.Errorf("%w: stream has the digest %s", errWrong, got))
 	}
 	return nil
 }
 
-// distrust drops all that there is of the blob.
+// distrust drops all that there is of the blob. It does not wait for flights,
+// which wait for the stream.
 func (b *Blob) distrust(err error) error {
-	return errors.Join(fmt.Errorf("%w: %w", errWrong, err), b.file.discard(b.closing, piece{0, b.size}))
+	return errors.Join(err, b.file.discard(b.closing, piece{0, b.size}))
 }
 
 // skim streams the blob past up to the end of p, and returns p.
 func (b *Blob) skim(p piece) ([]byte, error) {
-	r, err := b.openSource()
+	ctx, stop := b.untilClosed()
+	defer stop()
+	r, err := b.src.Open(ctx, 0, b.size)
 	if err != nil {
-		return nil, err
+		return nil, short(err)
 	}
 	defer r.Close()
 	if _, err := io.CopyN(io.Discard, r, p.lo); err != nil {
 		return nil, short(err)
 	}
 	data := make([]byte, p.hi-p.lo)
-	_, err = r.ReadFull(data)
+	_, err = io.ReadFull(r, data)
 	return data, short(err)
 }
 
@@ -214,14 +213,9 @@ func short(err error) error {
 	return err
 }
 
-// A stream is an open source, which the closing of the Blob ends.
-type stream struct {
-	io.ReadCloser
-	stop context.CancelFunc
-}
-
-func (b *Blob) openSource() (*stream, error) {
-	ctx, stop := context.WithCancel(context.Background())
+// untilClosed returns a context that ends with the Blob, or by stop.
+func (b *Blob) untilClosed() (ctx context.Context, stop context.CancelFunc) {
+	ctx, stop = context.WithCancel(context.Background())
 	go func() {
 		select {
 		case <-b.closing:
@@ -229,18 +223,5 @@ func (b *Blob) openSource() (*stream, error) {
 		case <-ctx.Done():
 		}
 	}()
-	r, err := b.src.Open(ctx)
-	if err != nil {
-		stop()
-		return nil, short(err)
-	}
-	return &stream{r, stop}, nil
-}
-
-// ReadFull fills p. The error is io.EOF only if nothing was read.
-func (s *stream) ReadFull(p []byte) (int, error) { return io.ReadFull(s, p) }
-
-func (s *stream) Close() error {
-	s.stop()
-	return s.ReadCloser.Close()
+	return ctx, stop
 }

@@ -28,8 +28,8 @@ func TestSourceWithoutRangesIsStreamedOnce(t *testing.T) {
 	wantRange(t, b, s.data, 0, len(s.data))
 	must(t, b.Close())
 	wantRange(t, h.open(h.again(), s), s.data, 0, len(s.data))
-	if _, opens := s.asked(); opens != 1 {
-		t.Errorf("streamed %d times", opens)
+	if _, opens := s.asked(); len(opens) != 1 {
+		t.Errorf("streamed %d times", len(opens))
 	}
 }
 
@@ -38,11 +38,11 @@ func TestStreamServesWhatHasComeBeforeItEnds(t *testing.T) {
 	s := h.blob(3 << 20)
 	s.rangeless = true
 	rest, more := io.Pipe()
-	s.stream = func(context.Context) io.Reader { return io.MultiReader(bytes.NewReader(s.data[:spoolChunk]), rest) }
+	s.stream = func(context.Context) io.Reader { return io.MultiReader(bytes.NewReader(s.data[:streamChunk]), rest) }
 	b := h.open(h.Cache, s)
-	wantRange(t, b, s.data, 1000, spoolChunk)
+	wantRange(t, b, s.data, 1000, streamChunk)
 	go func() {
-		_, err := more.Write(s.data[spoolChunk:])
+		_, err := more.Write(s.data[streamChunk:])
 		more.CloseWithError(errors.Join(err, io.EOF)) // plain io.EOF when all went well
 	}()
 	wantRange(t, b, s.data, 1000, len(s.data))
@@ -60,7 +60,7 @@ func TestStreamThatIsWrong(t *testing.T) {
 		{"too short", func(context.Context) io.Reader { return bytes.NewReader(good[:len(good)-1]) }, "unexpected EOF", true},
 		{"empty", func(context.Context) io.Reader { return strings.NewReader("") }, "unexpected EOF", false},
 		{"broken", func(context.Context) io.Reader {
-			return io.MultiReader(bytes.NewReader(good[:spoolChunk+5]), iotest.ErrReader(broken))
+			return io.MultiReader(bytes.NewReader(good[:streamChunk+5]), iotest.ErrReader(broken))
 		}, "connection reset", true},
 		{"broken at the end", func(context.Context) io.Reader {
 			return io.MultiReader(bytes.NewReader(good), iotest.ErrReader(broken))
@@ -92,10 +92,10 @@ func TestCloseEndsAStream(t *testing.T) {
 	s := h.blob(3 << 20)
 	s.rangeless = true
 	s.stream = func(ctx context.Context) io.Reader {
-		return io.MultiReader(bytes.NewReader(s.data[:spoolChunk]), stalled{ctx})
+		return io.MultiReader(bytes.NewReader(s.data[:streamChunk]), stalled{ctx})
 	}
 	b := h.open(h.Cache, s)
-	wantRange(t, b, s.data, 0, spoolChunk)
+	wantRange(t, b, s.data, 0, streamChunk)
 	failed := make(chan error)
 	go func() {
 		_, err := b.ReadAt(make([]byte, 1), 2<<20)

@@ -21,15 +21,14 @@ type Temp struct {
 	temp     string   // its name until then
 	name     string   // and from then on
 	kind     Kind     // of what is written
-	size     int64    // bytes written
 	writeErr error    // the first error of Write; Commit refuses after one
 }
 
-// Create starts a file of kind [Indexes], [Frames] or [Blobs] for d. The caller gives
+// Create starts a file of kind [Indexes] or [Frames] for d. The caller gives
 // every byte to Write and then calls Commit, having checked that the bytes
 // are those of d, or Abort.
 func (c *Cache) Create(kind Kind, d digest.Digest) (*Temp, error) {
-	if kind != Indexes && kind != Frames && kind != Blobs {
+	if kind != Indexes && kind != Frames {
 		return nil, fmt.Errorf("cache: create: %v are not made this way", kind)
 	}
 	name, err := kind.path(d)
@@ -70,12 +69,7 @@ func (t *Temp) Write(p []byte) (int, error) {
 	if t.f == nil {
 		return 0, fmt.Errorf("cache: write to %s: %w", t.name, os.ErrClosed)
 	}
-	off := t.size
-	if t.kind == Blobs {
-		off += dataStart
-	}
-	n, err := t.f.WriteAt(p, off)
-	t.size += int64(n)
+	n, err := t.f.Write(p)
 	t.writeErr = nil
 	if err != nil {
 		t.writeErr = fmt.Errorf("cache: %w", err)
@@ -86,8 +80,8 @@ func (t *Temp) Write(p []byte) (int, error) {
 // Commit gives the file its name, replacing what had it. When it fails nothing
 // is left. A process that has the file open which was replaced goes on with
 // that. The file is synced before, and the directory afterwards, but not those
-// of a blob or of frames: a power failure may leave them torn, which is damage
-// that the digests of spans tell, and less dear than a sync of every layer.
+// of frames: a power failure may leave them torn, which is damage that the
+// digests of spans tell, and less dear than a sync of every layer.
 func (t *Temp) Commit() error {
 	if t.f == nil {
 		return fmt.Errorf("cache: commit %s: %w", t.name, os.ErrClosed)
@@ -111,11 +105,6 @@ func (t *Temp) publish() error {
 	if t.writeErr != nil {
 		return t.writeErr
 	}
-	if t.kind == Blobs {
-		if err := sealBlob(t.f, t.size); err != nil {
-			return err
-		}
-	}
 	if t.synced() {
 		if err := t.c.sync(t.f); err != nil {
 			return err
@@ -124,7 +113,7 @@ func (t *Temp) publish() error {
 	return t.c.root.Rename(t.temp, t.name)
 }
 
-func (t *Temp) synced() bool { return t.kind != Blobs && t.kind != Frames }
+func (t *Temp) synced() bool { return t.kind != Frames }
 
 // Abort removes the file. After Commit it does nothing, so it may be deferred.
 func (t *Temp) Abort() error {

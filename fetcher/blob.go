@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 )
 
@@ -13,7 +14,7 @@ import (
 type Blob struct {
 	impl interface {
 		io.ReaderAt
-		open(ctx context.Context) (io.ReadCloser, error)
+		open(ctx context.Context, off, n int64) (io.ReadCloser, error)
 		length() int64
 		local() bool
 		close() error
@@ -48,10 +49,20 @@ func (b *Blob) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// Open returns the whole blob as a stream, which goes on where the connection
-// broke. It ends with io.EOF after exactly Size bytes, or with another error.
-// When ctx is done the stream ends with its error. The caller closes it.
-func (b *Blob) Open(ctx context.Context) (io.ReadCloser, error) { return b.impl.open(ctx) }
+// Open returns n bytes of the blob from off on as a stream, which goes on where
+// the connection broke. It ends with io.EOF after exactly n bytes, or with
+// another error; when ctx is done, with that of ctx. The caller closes it. A
+// server that has no ranges makes it an error that wraps errors.ErrUnsupported,
+// unless all of the blob is asked for.
+func (b *Blob) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
+	if off < 0 || n < 0 || off > b.Size() || n > b.Size()-off {
+		return nil, fmt.Errorf("%d bytes at %d of %d: %w", n, off, b.Size(), fs.ErrInvalid)
+	}
+	if n == 0 {
+		return http.NoBody, nil
+	}
+	return b.impl.open(ctx, off, n)
+}
 
 // Size returns the number of bytes that the manifest gives.
 func (b *Blob) Size() int64 { return b.impl.length() }
@@ -100,9 +111,8 @@ func (b *fileBlob) length() int64 { return b.size }
 func (b *fileBlob) local() bool   { return true }
 func (b *fileBlob) close() error  { return b.Close() }
 
-func (b *fileBlob) open(ctx context.Context) (io.ReadCloser, error) {
-	section := io.NewSectionReader(b, 0, b.size)
-	left := b.size
+func (b *fileBlob) open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
+	section, left := io.NewSectionReader(b, off, n), n
 	read := func(p []byte) (int, error) {
 		if err := context.Cause(ctx); err != nil {
 			return 0, err

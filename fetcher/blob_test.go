@@ -47,12 +47,24 @@ func TestBlobsKeepTheContractOfReaderAt(t *testing.T) {
 				t.Errorf("%s: %d bytes at %d: %d, %v", place, test.len, test.off, n, err)
 			}
 		}
-		stream, err := b.Open(t.Context())
+		stream, err := b.Open(t.Context(), 0, b.Size())
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := iotest.TestReader(stream, content); err != nil {
 			t.Errorf("%s: stream: %v", place, err)
+		}
+		for _, test := range []struct {
+			off, n int64
+			err    error
+		}{
+			{0, 1, nil}, {10, 4990, nil}, {4999, 1, nil}, {5000, 0, nil}, {7, 0, nil}, {2000, 1000, nil},
+			{-1, 1, fs.ErrInvalid}, {0, -1, fs.ErrInvalid}, {5001, 0, fs.ErrInvalid}, {1, 5000, fs.ErrInvalid}, {1, 1<<63 - 1, fs.ErrInvalid},
+		} {
+			got, err := readStream(t.Context(), b, test.off, test.off+test.n)
+			if !errors.Is(err, test.err) || err == nil && !bytes.Equal(got, content[test.off:][:test.n]) {
+				t.Errorf("%s: a stream of %d bytes at %d: %d bytes, %v", place, test.n, test.off, len(got), err)
+			}
 		}
 		if empty := openBlob(t, f, ref, 1); empty.Size() != 0 {
 			t.Errorf("%s: the empty layer has %d bytes", place, empty.Size())
@@ -72,13 +84,18 @@ var operations = map[string]func(ctx context.Context, b *Blob) ([]byte, error){
 	"all in one range":      func(_ context.Context, b *Blob) ([]byte, error) { return readRange(b, 0, b.Size()) },
 	"many ranges":           manyRanges,
 	"the stream": func(ctx context.Context, b *Blob) ([]byte, error) {
-		r, err := b.Open(ctx)
-		if err != nil {
-			return nil, err
-		}
-		defer r.Close()
-		return io.ReadAll(r)
+		return readStream(ctx, b, 0, b.Size())
 	},
+	"a part of the stream": func(ctx context.Context, b *Blob) ([]byte, error) { return readStream(ctx, b, 1000, 3000) },
+}
+
+func readStream(ctx context.Context, b *Blob, lo, hi int64) ([]byte, error) {
+	r, err := b.Open(ctx, lo, hi-lo)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return io.ReadAll(r)
 }
 
 func readRange(b *Blob, lo, hi int64) ([]byte, error) {
@@ -100,10 +117,15 @@ func manyRanges(_ context.Context, b *Blob) ([]byte, error) {
 }
 
 func wanted(operation string, content []byte) []byte {
-	if operation == "a range in the middle" {
+	if isPart(operation) {
 		return content[1000:3000]
 	}
 	return content
+}
+
+// isPart tells whether an operation reads bytes 1000 to 3000 alone.
+func isPart(operation string) bool {
+	return operation == "a range in the middle" || operation == "a part of the stream"
 }
 
 // An outcome is what a fault makes of the operations.
@@ -301,6 +323,41 @@ func TestAStreamWithoutRangesStartsAgainAndSkips(t *testing.T) {
 	}
 }
 
+func TestAPartOfAStreamGoesOnWithoutRanges(t *testing.T) {
+	content := noise(4096)
+	r := startRegistry(t)
+	r.Push("a", "t", imageOf(content).Bundle())
+	f, _ := newFetcher(t, Options{})
+	b := openBlob(t, f, r.Host()+"/a:t", 0)
+	r.Inject(testimage.Fault{On: testimage.Blobs, Kind: testimage.Cut, Times: 1, After: 700})
+	r.Inject(testimage.Fault{On: testimage.Blobs, Kind: testimage.IgnoreRange})
+	if got, err := readStream(t.Context(), b, 1000, 3000); err != nil || !bytes.Equal(got, content[1000:3000]) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	r.ForgetRequests()
+	for range 3 {
+		if _, err := readStream(t.Context(), b, 1000, 3000); !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("a part of another one: %v", err)
+		}
+	}
+	if n := len(r.Requests(nil)); n != 1 {
+		t.Errorf("%d requests for what is not to be had", n)
+	}
+}
+
+func TestShortRangesOfAStreamAreNoFaults(t *testing.T) {
+	content := noise(4096)
+	r := startRegistry(t)
+	r.Push("a", "t", imageOf(content).Bundle())
+	f, c := newFetcher(t, Options{})
+	b := openBlob(t, f, r.Host()+"/a:t", 0)
+	r.Inject(testimage.Fault{On: testimage.Blobs, Kind: testimage.ShortRange, After: 300})
+	got, err := readStream(t.Context(), b, 1, 4096)
+	if err != nil || !bytes.Equal(got, content[1:]) || c.total() > 0 || f.Stats().Retries > 0 {
+		t.Errorf("%d bytes, %v; waited %v, retried %d times", len(got), err, c.total(), f.Stats().Retries)
+	}
+}
+
 func TestTheContextEndsAStream(t *testing.T) {
 	content := noise(1 << 20)
 	r := startRegistry(t)
@@ -319,7 +376,7 @@ func TestTheContextEndsAStream(t *testing.T) {
 		f, _ := newFetcher(t, Options{Store: store})
 		blob := openBlob(t, f, ref, 0)
 		ctx, cancel := context.WithCancel(t.Context())
-		stream, err := blob.Open(ctx)
+		stream, err := blob.Open(ctx, 0, blob.Size())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -375,7 +432,7 @@ func TestOfflineBlobsAreNotFetched(t *testing.T) {
 	offline, _ := newFetcher(t, Options{Store: store, Offline: true})
 	blob := openBlob(t, offline, r.Host()+"/a:t", 0)
 	for operation, read := range operations {
-		if operation == "a range in the middle" {
+		if isPart(operation) {
 			continue // of a larger blob
 		}
 		if _, err := read(t.Context(), blob); !errors.Is(err, ErrOffline) {
@@ -394,7 +451,7 @@ func TestTokensThatExpireMidReadAreRenewed(t *testing.T) {
 	r.RequireBearer("", "")
 	f, _ := newFetcher(t, Options{})
 	b := openBlob(t, f, r.Host()+"/a:t", 0)
-	stream, err := b.Open(t.Context())
+	stream, err := b.Open(t.Context(), 0, b.Size())
 	if err != nil {
 		t.Fatal(err)
 	}

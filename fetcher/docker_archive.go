@@ -242,7 +242,7 @@ func (a *dockerArchive) compressedDigest(ctx context.Context, file openFile, nam
 
 // fileDigest computes the digest of a file.
 func fileDigest(ctx context.Context, file TarFile) (digest.Digest, error) {
-	r, err := file.Blob.Open(ctx)
+	r, err := file.Blob.Open(ctx, 0, file.Blob.Size())
 	if err != nil {
 		return "", err
 	}

@@ -34,7 +34,7 @@ func (m memoryTar) Entries() iter.Seq2[TarEntry, error] {
 // unzip is an Options.OpenTar.
 func unzip(ctx context.Context, file TarFile) (Tar, error) {
 	defer file.Blob.Close()
-	r, err := file.Blob.Open(ctx)
+	r, err := file.Blob.Open(ctx, 0, file.Blob.Size())
 	if err != nil {
 		return nil, err
 	}

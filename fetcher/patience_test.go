@@ -88,7 +88,7 @@ func TestSilenceCostsTheSameWhateverTheLength(t *testing.T) {
 		f.now, f.sleep = c.now, c.sleep
 		for operation, read := range map[string]func() error{
 			"a range":    func() error { _, err := readRange(b, 0, b.Size()); return err },
-			"the stream": func() error { _, err := b.Open(t.Context()); return err },
+			"the stream": func() error { _, err := b.Open(t.Context(), 0, b.Size()); return err },
 		} {
 			c.slept = nil
 			if err := read(); err == nil || c.total() < 27*time.Second || c.total() > 39*time.Second {

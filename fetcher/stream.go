@@ -7,31 +7,35 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
-	"strconv"
 )
 
-// A stream is a whole remote blob. It has one reader.
+// A stream is a remote blob, or a piece of one. It has one reader.
 type stream struct {
 	blob    *remoteBlob
-	connect func(from *session, off int64) (io.ReadCloser, error)
+	connect func(from *session, off int64) (*streamBody, error)
 	again   func(err error) error // nil after a pause, when another attempt is to be made
 	release func()                // of the context
-	body    io.ReadCloser         // nil when there is no connection
+	body    *streamBody           // nil when there is no connection
 	from    *session              // where body is from
 	off     int64
+	end     int64
 	err     error // from now on
 }
 
-func (b *remoteBlob) open(ctx context.Context) (io.ReadCloser, error) {
+func (b *remoteBlob) open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
 	if err := b.usable(); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	unhook := context.AfterFunc(b.ctx, func() { cancel(context.Cause(b.ctx)) })
 	retry := b.src.f.retrier(b.what)
+	begin, end := off, off+n
 	s := &stream{
-		blob:    b,
-		connect: func(from *session, off int64) (io.ReadCloser, error) { return b.openAt(ctx, retry, from, off) },
+		blob: b, off: off, end: end,
+		connect: func(from *session, off int64) (*streamBody, error) {
+			whole := n == b.layer.Size || off > begin // what has begun goes on however it can
+			return b.openAt(ctx, retry, from, off, end, whole)
+		},
 		release: func() { unhook(); cancel(nil) },
 	}
 	s.again = func(err error) error {
@@ -51,17 +55,18 @@ func (b *remoteBlob) open(ctx context.Context) (io.ReadCloser, error) {
 // retrier has patience.
 func (s *stream) Read(p []byte) (int, error) {
 	for s.err == nil {
-		if s.body == nil {
-			if s.err = s.reconnect(); s.err != nil {
-				break
-			}
-		}
-		left := s.blob.layer.Size - s.off
-		if left == 0 {
+		switch {
+		case s.body == nil:
+			s.err = s.reconnect()
+			continue
+		case s.off == s.end:
 			s.err = s.checkEnd()
-			break
+			continue
+		case s.off == s.body.end:
+			s.disconnect() // a part of the range is what a server is free to send
+			continue
 		}
-		n, err := s.body.Read(p[:min(int64(len(p)), left)])
+		n, err := s.body.Read(p[:min(int64(len(p)), min(s.end, s.body.end)-s.off)])
 		s.off += int64(n)
 		if n > 0 {
 			return n, nil
@@ -88,11 +93,13 @@ func (s *stream) broken(err error) error {
 	return &transient{err: fmt.Errorf("%s: after %d of %d bytes: %w", s.blob.what, s.off, s.blob.layer.Size, err)}
 }
 
-// checkEnd returns io.EOF when the body ends where the blob does.
+// checkEnd returns io.EOF, but where the body does not end although the blob does.
 func (s *stream) checkEnd() error {
-	var one [1]byte
-	if n, _ := io.ReadFull(s.body, one[:]); n > 0 {
-		return s.blob.wrongSize("more")
+	if s.end == s.blob.layer.Size {
+		var one [1]byte
+		if n, _ := io.ReadFull(s.body, one[:]); n > 0 {
+			return s.blob.wrongSize("more")
+		}
 	}
 	s.from.serve()
 	return io.EOF
@@ -130,16 +137,16 @@ func (s *stream) Close() error {
 	return nil
 }
 
-// openAt opens the blob from off on: with a range, and where the server has
-// none by reading over what has been had.
-func (b *remoteBlob) openAt(ctx context.Context, retry *retrier, from *session, off int64) (io.ReadCloser, error) {
+// openAt opens the blob from off on, to be read up to end: with a range and,
+// where the server has none and whole is set, by reading over what is before.
+func (b *remoteBlob) openAt(ctx context.Context, retry *retrier, from *session, off, end int64, whole bool) (*streamBody, error) {
 	if off > 0 && b.stand != nil && !isTold(b.stand) {
 		return nil, fmt.Errorf("%s: the connection broke after %d bytes, and the server does not tell whether the file is the same still", b.what, off)
 	}
 	w := retry.watch(ctx)
-	resp, err := b.getFrom(w.ctx, from, off)
+	resp, err := b.getFrom(w.ctx, from, off, end, whole)
 	if err == nil {
-		if err = b.checkFrom(resp, off); err != nil {
+		if end, err = b.checkFrom(resp, from, off, end, whole); err != nil {
 			resp.Body.Close()
 		}
 	}
@@ -147,7 +154,7 @@ func (b *remoteBlob) openAt(ctx context.Context, retry *retrier, from *session, 
 		w.stop()
 		return nil, err
 	}
-	body := &streamBody{w.reader(resp, b.what), resp.Body, w}
+	body := &streamBody{w.reader(resp, b.what), resp.Body, w, end}
 	if resp.StatusCode == http.StatusOK {
 		if err := w.skip(body, off); err != nil {
 			body.Close()
@@ -157,26 +164,31 @@ func (b *remoteBlob) openAt(ctx context.Context, retry *retrier, from *session, 
 	return body, nil
 }
 
-func (b *remoteBlob) getFrom(ctx context.Context, from *session, off int64) (*http.Response, error) {
-	if off > 0 && !b.isWhole(from) {
-		resp, err := b.get(ctx, from, http.Header{"Range": {fmt.Sprintf("bytes=%d-", off)}})
-		if !errors.Is(err, errors.ErrUnsupported) {
-			return resp, err
-		}
+func (b *remoteBlob) getFrom(ctx context.Context, from *session, off, end int64, whole bool) (*http.Response, error) {
+	if off == 0 && end == b.layer.Size || whole && b.isWhole(from) {
+		return b.get(ctx, from, http.Header{})
 	}
-	return b.get(ctx, from, http.Header{})
+	if b.isWhole(from) {
+		return nil, b.noRanges()
+	}
+	resp, err := b.get(ctx, from, http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", off, end-1)}})
+	if whole && errors.Is(err, errors.ErrUnsupported) {
+		return b.get(ctx, from, http.Header{})
+	}
+	return resp, err
 }
 
-// checkFrom checks the answer to a request for all from off on.
-func (b *remoteBlob) checkFrom(resp *http.Response, off int64) error {
-	if resp.StatusCode == http.StatusPartialContent {
-		_, err := b.checkRange(resp, off, b.layer.Size)
-		return err
+// checkFrom checks the answer to a request for what is from off to end, and
+// returns where it ends.
+func (b *remoteBlob) checkFrom(resp *http.Response, from *session, off, end int64, whole bool) (int64, error) {
+	if resp.StatusCode != http.StatusPartialContent {
+		return b.layer.Size, b.checkWhole(resp, from, whole)
 	}
-	if resp.ContentLength >= 0 && resp.ContentLength != b.layer.Size {
-		return b.wrongSize(strconv.FormatInt(resp.ContentLength, 10))
+	last, err := b.checkRange(resp, off, end)
+	if err != nil {
+		return 0, b.ignored(resp, from, whole, err)
 	}
-	return nil
+	return last + 1, nil
 }
 
 // A streamBody is the body of one answer, under watch.
@@ -184,6 +196,7 @@ type streamBody struct {
 	io.Reader
 	body  io.Closer
 	watch *watch
+	end   int64 // where it ends in the blob, as the answer says
 }
 
 func (b *streamBody) Close() error {

@@ -178,7 +178,7 @@ func TestAFileThatIsChangedWhileItIsFetchedIsNotMixed(t *testing.T) {
 		t.Cleanup(server.Close)
 		f, _ := newFetcher(t, Options{OpenTar: func(ctx context.Context, file TarFile) (Tar, error) {
 			defer file.Blob.Close()
-			r, err := file.Blob.Open(ctx)
+			r, err := file.Blob.Open(ctx, 0, file.Blob.Size())
 			if err != nil {
 				return nil, err
 			}

@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -106,73 +109,91 @@ func (t *tarFiles) close() {
 	}
 }
 
-// prepare opens the index of a file, or builds it. A file that is elsewhere, and whose digest is not known, is fetched for that.
+// prepare opens the index of a file, or builds it.
 func (t tarFile) prepare(ctx context.Context, file fetcher.TarFile) (err error) {
-	s, source := t.session, file.Blob
-	t.Size = source.Size()
-	switch t.Digest = s.rememberedDigest(file); {
-	case t.Digest != "":
-	case source.Local():
-		if t.Digest, err = s.fileDigest(ctx, file); err != nil {
-			return err
-		}
-	default:
-		if source, err = t.fetch(ctx); err != nil {
-			return err
-		}
-		defer source.Close()
-		s.remember(file, t.Digest)
+	s := t.session
+	t.Size = file.Blob.Size()
+	if !file.Blob.Local() {
+		t.Digest = s.rememberedDigest(file)
+	} else if t.Digest, err = s.fileDigest(ctx, file); err != nil {
+		return err
 	}
 	p := s.app.newProgress()
-	x, err := (&layer{session: s, Layer: t.layer.Layer, src: source}).openIndex(ctx, p)
+	var x *indexed
+	if t.Digest != "" {
+		x, err = t.openIndex(ctx, p)
+	} else {
+		x, err = t.openUnnamed(ctx, file, p)
+	}
 	p.wait()
 	if err != nil {
 		return err
 	}
-	if !file.Blob.Local() {
-		if t.blob, err = s.cache.Blob(t.Digest, t.Size, file.Blob); err != nil {
-			x.close()
-			return err
-		}
+	if err := t.openBlob(); err != nil {
+		x.close()
+		return err
 	}
 	t.use(x)
 	t.DiffID, t.MediaType = x.index.DiffID(), mediaTypes[x.index.Format()]
 	return nil
 }
 
+// openUnnamed builds the index of a file that is elsewhere, and whose digest nothing tells before all of it has been fetched.
+func (t tarFile) openUnnamed(ctx context.Context, file fetcher.TarFile, p *progress) (*indexed, error) {
+	t.Digest, t.unnamed = standIn(file), true
+	unlock, err := t.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if known := t.session.rememberedDigest(file); known != "" { // whoever held the lock has found it
+		t.Digest, t.unnamed = known, false
+		return t.openIndex(ctx, p)
+	}
+	if err := t.openBlob(); err != nil {
+		return nil, err
+	}
+	if file.Stamp == "" {
+		t.blob.Distrust() // what was fetched last time may be of another file
+	}
+	x, err := t.build(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.settle(x.index.Blob()); err != nil {
+		x.close()
+		return nil, err
+	}
+	t.session.remember(file, t.Digest)
+	return x, nil
+}
+
+// settle gives a file its digest, by which what there is of it goes from then on.
+func (t tarFile) settle(d digest.Digest) error {
+	if err := t.blob.Close(); err != nil {
+		return err
+	}
+	t.blob = nil
+	if err := t.session.cache.Rename(t.Digest, d); err != nil {
+		return err
+	}
+	t.Digest, t.unnamed = d, false
+	return nil
+}
+
+// standIn is what a file goes by in the cache until its digest is known: by another one when it has another stamp, and also when
+// the machine has been started anew. After a power failure nothing would tell that what there is of the file is torn.
+func standIn(file fetcher.TarFile) digest.Digest {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		boot = []byte(rand.Text())
+	}
+	return digest.FromString(fmt.Sprintf("%q %q %q", file.Name, file.Stamp, boot))
+}
+
 // mediaTypes are OCI's media types of layers.
 var mediaTypes = map[index.Format]string{
 	index.Tar: v1.MediaTypeImageLayer, index.Gzip: v1.MediaTypeImageLayerGzip, index.Zstd: v1.MediaTypeImageLayerZstd,
-}
-
-// fetch fetches a file whose digest nothing tells before, and returns a copy of it that has no name. Another goes to the
-// cache.
-func (t tarFile) fetch(ctx context.Context) (*fetcher.Blob, error) {
-	r, err := t.src.Open(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	file, err := namelessFile()
-	if err != nil {
-		return nil, err
-	}
-	if t.Digest, err = t.session.readDigest(t.name, t.Size, io.TeeReader(r, file)); err != nil {
-		file.Close()
-		return nil, err
-	}
-	copied, err := fetcher.FileBlob(file)
-	if err != nil {
-		return nil, err
-	}
-	k := t.newKeeper()
-	defer k.abort()
-	if _, err := io.Copy(k, io.NewSectionReader(copied, 0, t.Size)); err != nil {
-		copied.Close()
-		return nil, err
-	}
-	k.commit()
-	return copied, nil
 }
 
 // fileDigest is the digest of a file that is here. It is computed once for each stamp.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -16,21 +15,18 @@ import (
 	"imgfs/index"
 )
 
-// build builds the index of the layer and opens it. A layer from a mirror that is not what it should be is fetched from the next,
-// and one that the cache has under a mount is fetched anew: after a power failure blobs may be torn, as frames may.
+// build builds the index of the layer and opens it. A blob that is not what it should be is streamed once more if it may be better
+// then: what the cache had of it may be torn after a power failure, and a mirror may be wrong.
 func (l *layer) build(ctx context.Context, p *progress) (*indexed, error) {
-	for first := true; ; first = false {
+	if err := l.openBlob(); err != nil {
+		return nil, err
+	}
+	for {
 		x, err := l.buildOnce(ctx, p)
-		if exitCode(err) != exitVerification {
+		if exitCode(err) != exitVerification || l.blob == nil || !l.blob.Distrust() {
 			return x, err
 		}
-		again := l.src.Doubt()
-		if l.blob != nil && (again || first) {
-			again = l.blob.Discard(0, l.Size) == nil
-		}
-		if !again {
-			return x, err
-		}
+		l.session.app.log.Warn("a layer is not what it should be, and is fetched anew", "layer", l.Digest, "why", err)
 	}
 }
 
@@ -69,7 +65,7 @@ func (l *layer) buildInMemory(ctx context.Context, p *progress) (_ *indexed, err
 		x.frames = f
 		return f, nil
 	}
-	if err := l.stream(ctx, p, func(*keeper) index.Output { return index.Output{Index: &buf, Frames: frames} }); err != nil {
+	if err := l.stream(ctx, p, func(*cache.Stream) index.Output { return index.Output{Index: &buf, Frames: frames} }); err != nil {
 		return nil, err
 	}
 	x.size = int64(buf.Len())
@@ -103,10 +99,10 @@ func (l *layer) buildInCache(ctx context.Context, p *progress) error {
 	if err != nil {
 		return err
 	}
-	err = l.stream(ctx, p, func(k *keeper) index.Output {
-		return index.Output{Index: &madeWriter{x, k}, Frames: func() (io.Writer, error) {
+	err = l.stream(ctx, p, func(blob *cache.Stream) index.Output {
+		return index.Output{Index: &madeWriter{x, blob}, Frames: func() (io.Writer, error) {
 			f, err := m.create(cache.Frames)
-			return &madeWriter{f, k}, err
+			return &madeWriter{f, blob}, err
 		}}
 	})
 	if err != nil {
@@ -152,12 +148,12 @@ func (m *made) abort() {
 // what is made of it is worth more.
 type madeWriter struct {
 	temp *cache.Temp
-	blob *keeper
+	blob *cache.Stream // nil for a layer that is read in place
 }
 
 func (w *madeWriter) Write(b []byte) (int, error) {
 	n, err := w.temp.Write(b)
-	if err != nil && w.blob.giveUp(err) {
+	if err != nil && w.blob != nil && w.blob.GiveUp() {
 		var more int
 		more, err = w.temp.Write(b[n:])
 		n += more
@@ -168,41 +164,17 @@ func (w *madeWriter) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// fetchSize is how much of a blob is fetched at a time when it is read through the cache.
-const fetchSize = 4 << 20
-
-// stream reads the layer once and writes its index, and its frames, to what to gives. A blob that has to be fetched goes to the cache as
-// well, and is kept if it is what it should be.
-func (l *layer) stream(ctx context.Context, p *progress, to func(*keeper) index.Output) error {
-	want := index.Want{Blob: l.Digest, Size: l.Size, DiffID: l.DiffID}
+// stream reads the layer once and writes its index, and its frames, to what to gives. A blob that is not here comes through the
+// cache, which keeps it, and has what a stream before this one has fetched.
+func (l *layer) stream(ctx context.Context, p *progress, to func(*cache.Stream) index.Output) error {
 	bar := p.layer(l.Digest, l.Size)
 	defer bar.done()
-	build := func(r io.Reader, k *keeper) error {
-		return index.Build(bar.reader(until(ctx, r)), want, to(k))
+	if l.blob == nil {
+		return index.Build(bar.reader(until(ctx, io.NewSectionReader(l.src, 0, l.Size))), l.want(), to(nil))
 	}
-	if l.src.Local() {
-		return build(io.NewSectionReader(l.src, 0, l.Size), nil)
-	}
-	if l.blob != nil {
-		// A mount reads through it already: what it lacks goes there, and is fetched once.
-		return build(bufio.NewReaderSize(io.NewSectionReader(l.blob, 0, l.Size), fetchSize), nil)
-	}
-	if b := l.intactBlob(ctx); b != nil {
-		defer b.Close()
-		return build(io.NewSectionReader(b, 0, l.Size), nil)
-	}
-	r, err := l.src.Open(ctx)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	k := l.newKeeper()
-	defer k.abort()
-	if err := build(io.TeeReader(r, k), k); err != nil {
-		return err
-	}
-	k.commit()
-	return nil
+	blob := l.blob.Stream(ctx)
+	defer blob.Close()
+	return index.Build(bar.reader(blob), l.want(), to(blob))
 }
 
 // until reads from r until ctx ends.
@@ -218,23 +190,3 @@ func until(ctx context.Context, r io.Reader) io.Reader {
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
-
-// intactBlob is the whole blob out of the cache, if it is there and its digest is right; nil otherwise.
-func (l *layer) intactBlob(ctx context.Context) *cache.Blob {
-	cached, size, err := l.session.cache.HasBlob(l.Digest)
-	if err != nil || cached < size || size != l.Size {
-		return nil
-	}
-	b, err := l.session.cache.Blob(l.Digest, l.Size, l.src)
-	if err != nil {
-		return nil
-	}
-	v := l.Digest.Verifier()
-	_, err = io.Copy(v, until(ctx, io.NewSectionReader(b, 0, l.Size)))
-	if err != nil || !v.Verified() {
-		l.session.app.log.Warn("a cached blob is not what it should be, it is fetched anew", "layer", l.Digest, "why", err)
-		b.Close()
-		return nil
-	}
-	return b
-}

@@ -59,11 +59,14 @@ func (s store) PutTag(ref string, d digest.Digest, mediaType string) error {
 	return s.PutRef(cache.Ref{Name: ref, Digest: d, MediaType: mediaType, Time: time.Now()})
 }
 
-// BlobSize is what an index or a cached blob tells.
+// BlobSize is what an index or a blob that is there tells.
 func (s store) BlobSize(d digest.Digest) (int64, error) {
 	f, err := s.OpenIndex(d)
 	if err != nil {
-		_, size, err := s.HasBlob(d)
+		cached, size, err := s.HasBlob(d)
+		if err == nil && cached < size {
+			err = fmt.Errorf("%w: of layer %s only a part is cached, and nobody has checked it", iofs.ErrNotExist, d)
+		}
 		return size, err
 	}
 	defer f.Close()

@@ -42,8 +42,9 @@ func (x *indexed) newReader(blob index.Blob, m index.Memory) {
 	x.reader = index.NewReader(x.index, blob, frames, m)
 }
 
-// cachedIndex opens the index of a layer, and its frames, from the cache. What is of no use is as good as nothing: nil.
-func (s *session) cachedIndex(layer digest.Digest) (*indexed, error) {
+// cachedIndex opens what the cache has as the index of a layer, and its frames. What is of no use is as good as nothing: nil.
+// blob is the digest of the layer as the index has to have it; "" if that is not known.
+func (s *session) cachedIndex(layer, blob digest.Digest) (*indexed, error) {
 	f, err := s.cache.OpenIndex(layer)
 	if errors.Is(err, iofs.ErrNotExist) {
 		return nil, nil
@@ -52,7 +53,11 @@ func (s *session) cachedIndex(layer digest.Digest) (*indexed, error) {
 		return nil, err
 	}
 	x := &indexed{file: f}
-	if err := x.open(s.cache, layer); err != nil {
+	err = x.open(s.cache, layer)
+	if err == nil && blob != "" && x.index.Blob() != blob {
+		err = fmt.Errorf("it is that of layer %s", x.index.Blob())
+	}
+	if err != nil {
 		x.close()
 		s.app.log.Info("a cached index is of no use", "layer", layer, "why", err)
 		return nil, nil
@@ -69,9 +74,6 @@ func (x *indexed) open(c *cache.Cache, layer digest.Digest) error {
 	x.size = st.Size()
 	if x.index, err = index.Open(x.file, x.size); err != nil {
 		return err
-	}
-	if x.index.Blob() != layer {
-		return fmt.Errorf("it is that of layer %s", x.index.Blob())
 	}
 	want := x.index.FramesSize()
 	if want == 0 {

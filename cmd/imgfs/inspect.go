@@ -128,7 +128,7 @@ func (s *session) inspectLayer(l fetcher.Layer) (layerInspection, error) {
 		return i, err
 	}
 	i.Cached = cached
-	x, err := s.cachedIndex(l.Digest)
+	x, err := s.cachedIndex(l.Digest, l.Digest)
 	if x == nil || err != nil {
 		return i, err
 	}

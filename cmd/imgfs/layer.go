@@ -21,7 +21,8 @@ type layer struct {
 	session *session
 	fetcher.Layer
 	src     *fetcher.Blob
-	blob    *cache.Blob // nil for a layer that is read in place, and until its index is there
+	blob    *cache.Blob // nil for a layer that is read in place, and until it is needed
+	unnamed bool        // its Digest stands in for the one that only streaming it tells
 	current atomic.Pointer[indexed]
 	failed  atomic.Pointer[error] // to build a damaged index anew, the last time
 
@@ -50,15 +51,21 @@ func (s *session) openLayer(ctx context.Context, im *fetcher.Image, desc fetcher
 	if err != nil {
 		return nil, err
 	}
-	// Not before: the blob may just have come to the cache.
-	if !l.src.Local() {
-		if l.blob, err = s.cache.Blob(l.Digest, l.Size, l.src); err != nil {
-			x.close()
-			return nil, err
-		}
+	// Not before: what the cache has is of more worth than a size that the image may have wrong.
+	if err := l.openBlob(); err != nil {
+		x.close()
+		return nil, err
 	}
 	l.use(x)
 	return l, nil
+}
+
+// openBlob opens the blob in the cache, unless it is open or is read in place.
+func (l *layer) openBlob() (err error) {
+	if l.blob == nil && !l.src.Local() {
+		l.blob, err = l.session.cache.Blob(l.Digest, l.Size, l.src)
+	}
+	return err
 }
 
 // use makes an index the current one.
@@ -213,19 +220,14 @@ func sameFile(a, b *os.File) bool {
 
 // openIndex opens the index from the cache, or builds it.
 func (l *layer) openIndex(ctx context.Context, p *progress) (*indexed, error) {
-	log := l.session.app.log
 	if x, err := l.cachedIndex(); x != nil || err != nil {
 		return x, err
 	}
-	waiting := func() { log.Warn("waiting for another imgfs, which indexes the same layer", "layer", l.Digest) }
-	switch unlock, err := l.session.cache.Lock(ctx, l.Digest, waiting); {
-	case err == nil:
-		defer unlock()
-	case ctx.Err() != nil:
+	unlock, err := l.lock(ctx)
+	if err != nil {
 		return nil, err
-	default: // a cache that can't be written to: nobody else can build it there either
-		log.Info("layer is not locked", "layer", l.Digest, "why", err)
 	}
+	defer unlock()
 	// Whoever held the lock may have built it.
 	if x, err := l.cachedIndex(); x != nil || err != nil {
 		return x, err
@@ -233,9 +235,21 @@ func (l *layer) openIndex(ctx context.Context, p *progress) (*indexed, error) {
 	return l.build(ctx, p)
 }
 
+// lock keeps others from building the index as well.
+func (l *layer) lock(ctx context.Context) (unlock func(), err error) {
+	log := l.session.app.log
+	waiting := func() { log.Warn("waiting for another imgfs, which indexes the same layer", "layer", l.Digest) }
+	unlock, err = l.session.cache.Lock(ctx, l.Digest, waiting)
+	if err != nil && ctx.Err() == nil { // a cache that can't be written to: nobody else can build it there either
+		log.Info("layer is not locked", "layer", l.Digest, "why", err)
+		return func() {}, nil
+	}
+	return unlock, err
+}
+
 // cachedIndex opens the index from the cache, if there is one that is of use; nil otherwise.
 func (l *layer) cachedIndex() (*indexed, error) {
-	x, err := l.session.cachedIndex(l.Digest)
+	x, err := l.session.cachedIndex(l.Digest, l.want().Blob)
 	if x == nil || err != nil {
 		return nil, err
 	}
@@ -245,6 +259,15 @@ func (l *layer) cachedIndex() (*indexed, error) {
 		return nil, err
 	}
 	return x, nil
+}
+
+// want is what the blob has to be.
+func (l *layer) want() index.Want {
+	want := index.Want{Blob: l.Digest, Size: l.Size, DiffID: l.DiffID}
+	if l.unnamed {
+		want.Blob = ""
+	}
+	return want
 }
 
 // check compares what the image says of the layer with what it is.
