@@ -32,7 +32,7 @@ const (
 	ShortRange       // answers with a correct range of at most After bytes
 	Cut              // breaks the connection after After bytes of the body
 	Corrupt          // flips a bit of the byte at After
-	Stall            // sends nothing after After bytes until Heal
+	Stall            // sends nothing after After bytes until Heal, where there is more to send
 )
 
 // A Fault is something a registry does wrong.
@@ -112,7 +112,9 @@ func (r *Registry) writeBody(w http.ResponseWriter, req *http.Request, fault Fau
 			body[head] ^= 1
 		}
 	case Stall:
-		body = r.stall(w, req, body, head)
+		if head < int64(len(body)) { // or else its connection, which the client takes for free, would answer nothing more
+			body = r.stall(w, req, body, head)
+		}
 	}
 	w.Write(body)
 }
