@@ -102,7 +102,8 @@ func (c *Cache) Blob(d digest.Digest, size int64, src Source) (*Blob, error) {
 // Close waits for the fetches under way, then lets the blob go. Reads fail
 // with [os.ErrClosed] from then on. A fetch lasts as long as the source lets
 // it: who will not wait ends the source's calls first, by closing it. Their
-// errors go to those who still read, and are not logged.
+// errors go to those who still read, and are not logged. The file of a Blob of
+// which there is nothing goes.
 func (b *Blob) Close() error {
 	b.mu.Lock()
 	closed := b.closed
@@ -116,6 +117,7 @@ func (b *Blob) Close() error {
 	if b.file == nil {
 		return nil
 	}
+	b.file.tidy()
 	return b.file.f.Close()
 }
 

@@ -91,6 +91,30 @@ func TestBlobIsThereTheNextTime(t *testing.T) {
 	}
 }
 
+func TestABlobOfWhichThereIsNothingLeavesNoFile(t *testing.T) {
+	h := newHouse(t)
+	s := h.blob(10_000)
+	left := func(want int) {
+		t.Helper()
+		if n := len(h.ls(Blobs.dir())); n != want {
+			t.Errorf("there are %d files, want %d", n, want)
+		}
+	}
+	must(t, h.open(h.Cache, s).Close())
+	left(0)
+	one, two := h.open(h.Cache, s), h.open(h.again(), s)
+	must(t, one.Close())
+	left(1) // somebody has it open
+	wantRange(t, two, s.data, 0, 100)
+	must(t, two.Close())
+	left(1) // something is in it
+	three := h.open(h.Cache, s)
+	three.Distrust()
+	must(t, three.Close())
+	left(0)
+	wantStream(t, h.open(h.Cache, s), s.data)
+}
+
 func TestBlobUnderAnotherSizeStartsAnew(t *testing.T) {
 	h := newHouse(t)
 	s := h.blob(5000)

@@ -20,6 +20,7 @@ type blobFile struct {
 	size     int64 // of the blob
 	writable bool
 	patience time.Duration
+	unlink   func() error
 
 	// logMu is held while the map is read or written, together with the lock
 	// of its byte, which keeps out other processes. It protects log.
@@ -58,7 +59,7 @@ func (c *Cache) openBlobFile(name string, size int64) (*blobFile, error) {
 func (c *Cache) openAnyBlobFile(name string) (*blobFile, error) {
 	f, err := c.openUsed(name, os.O_RDWR|os.O_CREATE)
 	if err == nil {
-		return &blobFile{f: f, writable: true, patience: c.patience}, nil
+		return &blobFile{f: f, writable: true, patience: c.patience, unlink: func() error { return c.root.Remove(name) }}, nil
 	}
 	if !errors.Is(err, unix.EROFS) {
 		return nil, err
@@ -103,6 +104,21 @@ func (b *blobFile) start(size int64) error {
 		}
 		return nil
 	})
+}
+
+// tidy removes a file that nothing is in, unless somebody else has it open. It
+// comes before the file is closed.
+func (b *blobFile) tidy() {
+	if !b.writable || b.size == 0 {
+		return
+	}
+	if alone, _ := tryLock(b.f, unix.F_WRLCK, useByte, 1); !alone {
+		return
+	}
+	_, err := b.sync(nil)
+	if there, _ := linked(b.f); there && err == nil && len(b.present) == 0 {
+		_ = b.unlink() // it costs a page
+	}
 }
 
 // readPresent reads what is present at off, up to all of p. It reads nothing

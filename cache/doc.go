@@ -17,11 +17,13 @@
 // cache: all of it may be deleted at any time, kill -9 at any moment is
 // harmless, and damage costs a fetch. Documents are checked against their
 // digest whenever they are read. Blobs and frames are not: who reads them
-// checks every span, and calls [Blob.Discard] for what is wrong. Documents,
-// refs and indexes appear under their names complete and synced, or not at
-// all. So do frames and whole blobs, but no byte of those is ever synced: after
-// a power failure the map of a blob may promise what the disk has lost, which
-// is damage like any other.
+// checks every span, and calls [Blob.Discard] for what is wrong; who reads a
+// blob as a whole checks its digest, and calls [Blob.Distrust]. Documents,
+// refs, indexes and frames appear under their names complete, or not at all.
+// Blobs come in pieces, whoever fetches them, and stay in pieces when that is
+// cut short. No byte of blobs and frames is ever synced: after a power failure
+// the map of a blob may promise what the disk has lost, which is damage like
+// any other.
 //
 // # Processes
 //
