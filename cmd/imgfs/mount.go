@@ -99,17 +99,15 @@ func (a *app) serve(ctx context.Context, o *mountOptions, args []string) error {
 			m.state.remove()
 		}
 	}()
-	dir := ""
-	if len(args) == 2 {
-		dir = args[1]
+	m.made = len(args) == 1
+	if !m.made {
+		err = m.prepareMountpoint(args[1])
 	} else {
-		if dir, err = makeMountpoint(runtimeDir, args[0]); err != nil {
-			return err
-		}
-		defer os.Remove(dir)
-		m.made = true
+		// To see that it can be. It is made anew when it is needed, so that who is killed while layers are indexed leaves none.
+		err = m.makeMountpoint(args[0])
+		os.Remove(m.dir)
 	}
-	if err := m.prepareMountpoint(dir); err != nil {
+	if err != nil {
 		return err
 	}
 	if m.session, err = a.newSession(&o.imageFlags); err != nil {
@@ -120,6 +118,13 @@ func (a *app) serve(ctx context.Context, o *mountOptions, args []string) error {
 		return err
 	}
 	defer m.image.close()
+	if m.made {
+		err := m.makeMountpoint(args[0])
+		defer os.Remove(m.dir)
+		if err != nil {
+			return err
+		}
+	}
 	return m.serve(ctx)
 }
 
@@ -143,15 +148,18 @@ func (m *mounting) prepareMountpoint(dir string) error {
 	if err != nil {
 		return err
 	}
-	m.dir, err = fs.Check(dir, &m.options)
+	dir, err = fs.Check(dir, &m.options)
+	if err == nil {
+		m.dir = dir
+	}
 	return err
 }
 
-// makeMountpoint makes a directory to mount on, named after the image.
-func makeMountpoint(runtimeDir, reference string) (string, error) {
-	parent := filepath.Join(runtimeDir, "mnt")
+// makeMountpoint makes a directory to mount on, named after the image, and prepares it.
+func (m *mounting) makeMountpoint(reference string) error {
+	parent := filepath.Join(m.runtimeDir, "mnt")
 	if err := os.MkdirAll(parent, 0o700); err != nil {
-		return "", err
+		return err
 	}
 	name := strings.Map(func(r rune) rune {
 		if strings.ContainsRune("/:@*", r) {
@@ -159,7 +167,11 @@ func makeMountpoint(runtimeDir, reference string) (string, error) {
 		}
 		return r
 	}, reference)
-	return os.MkdirTemp(parent, name[max(0, len(name)-40):]+"-*")
+	var err error
+	if m.dir, err = os.MkdirTemp(parent, name[max(0, len(name)-40):]+"-*"); err != nil {
+		return err
+	}
+	return m.prepareMountpoint(m.dir)
 }
 
 func (m *mounting) serve(ctx context.Context) error {
