@@ -22,10 +22,7 @@ import (
 
 // A tarFile is a tar of the user's, read at random by its index as a layer is: a compressed archive of images, or a root
 // file system.
-type tarFile struct {
-	*layer
-	name string
-}
+type tarFile struct{ *layer }
 
 // Entries gives what is in the tar. It goes on where it was when the index turns out to be damaged, and has been built anew.
 func (t tarFile) Entries() iter.Seq2[fetcher.TarEntry, error] {
@@ -91,7 +88,7 @@ func (s *session) openTar(ctx context.Context, file fetcher.TarFile) (fetcher.Ta
 		return t, nil
 	}
 	inner := &session{app: s.app, cache: s.cache, memory: cache.NewMemory(tarMemory)}
-	t := tarFile{&layer{session: inner, src: file.Blob}, file.Name}
+	t := tarFile{&layer{session: inner, src: file.Blob, label: filepath.Base(file.Name)}}
 	if err := t.prepare(ctx, file); err != nil {
 		t.close()
 		return nil, err
@@ -211,9 +208,9 @@ func (s *session) fileDigest(ctx context.Context, file fetcher.TarFile) (digest.
 func (s *session) readDigest(name string, size int64, r io.Reader) (digest.Digest, error) {
 	p := s.app.newProgress()
 	defer p.wait()
-	bar := p.bar(filepath.Base(name), size)
+	bar := p.start(filepath.Base(name), size)
 	defer bar.done()
-	return digest.FromReader(bar.reader(r))
+	return digest.FromReader(bar.reader(r, func() int64 { return 0 }))
 }
 
 // rememberedDigest is the digest of a file that has been seen with this stamp; "" otherwise. Should it be wrong one day, the

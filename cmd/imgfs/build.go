@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -167,14 +168,21 @@ func (w *madeWriter) Write(b []byte) (int, error) {
 // stream reads the layer once and writes its index, and its frames, to what to gives. A blob that is not here comes through the
 // cache, which keeps it, and has what a stream before this one has fetched.
 func (l *layer) stream(ctx context.Context, p *progress, to func(*cache.Stream) index.Output) error {
-	bar := p.layer(l.Digest, l.Size)
+	bar := p.start(l.label, l.Size)
 	defer bar.done()
-	if l.blob == nil {
-		return index.Build(bar.reader(until(ctx, io.NewSectionReader(l.src, 0, l.Size))), l.want(), to(nil))
+	var blob *cache.Stream
+	r, cached := until(ctx, io.NewSectionReader(l.src, 0, l.Size)), func() int64 { return 0 }
+	if l.blob != nil {
+		blob = l.blob.Stream(ctx)
+		defer blob.Close()
+		r, cached = blob, blob.Cached
 	}
-	blob := l.blob.Stream(ctx)
-	defer blob.Close()
-	return index.Build(bar.reader(blob), l.want(), to(blob))
+	began := time.Now()
+	if err := index.Build(bar.reader(r, cached), l.want(), to(blob)); err != nil {
+		return err
+	}
+	l.session.app.log.Info("indexed", "what", l.label, "layer", l.want().Blob, "bytes", l.Size, "cached", cached(), "took", time.Since(began))
+	return nil
 }
 
 // until reads from r until ctx ends.

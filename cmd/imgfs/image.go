@@ -135,9 +135,9 @@ func (s *session) openLayers(ctx context.Context, im *fetcher.Image) (_ *image, 
 	progress := s.app.newProgress()
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.NumCPU())
-	for i, l := range im.Layers {
+	for i := range im.Layers {
 		g.Go(func() (err error) {
-			opened.layers[i], err = s.openLayer(ctx, im, l, progress)
+			opened.layers[i], err = s.openLayer(ctx, im, i, progress)
 			return err
 		})
 	}

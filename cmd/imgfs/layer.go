@@ -20,6 +20,7 @@ import (
 type layer struct {
 	session *session
 	fetcher.Layer
+	label   string // for people: "layer 2 of 5"
 	src     *fetcher.Blob
 	blob    *cache.Blob // nil for a layer that is read in place, and until it is needed
 	unnamed bool        // its Digest stands in for the one that only streaming it tells
@@ -36,10 +37,10 @@ type inPlace struct{ io.ReaderAt }
 func (inPlace) Discard(int64, int64) error { return nil }
 func (inPlace) Fetch(int64, int64) error   { return nil }
 
-// openLayer opens a layer by its index from the cache, or by the one it builds.
-func (s *session) openLayer(ctx context.Context, im *fetcher.Image, desc fetcher.Layer, p *progress) (_ *layer, err error) {
-	l := &layer{session: s, Layer: desc}
-	if l.src, err = s.fetch.Blob(ctx, im, desc); err != nil {
+// openLayer opens layer i of an image by its index from the cache, or by the one it builds.
+func (s *session) openLayer(ctx context.Context, im *fetcher.Image, i int, p *progress) (_ *layer, err error) {
+	l := &layer{session: s, Layer: im.Layers[i], label: fmt.Sprintf("layer %d of %d", i+1, len(im.Layers))}
+	if l.src, err = s.fetch.Blob(ctx, im, l.Layer); err != nil {
 		return nil, err
 	}
 	defer func() {
