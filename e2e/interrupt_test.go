@@ -33,12 +33,12 @@ func TestAnInterruptedMountLeavesNothing(t *testing.T) {
 		for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 			t.Run(name+"/"+signal.String(), func(t *testing.T) {
 				h := newHost(t)
-				_, ref := h.stalled(t)
+				r, ref := h.stalled(t)
 				cmd := h.command(append(append([]string{"mount"}, flags...), ref, h.mkdir(t))...)
 				if err := cmd.Start(); err != nil {
 					t.Fatal(err)
 				}
-				h.awaitStreaming(t)
+				awaitStall(t, r)
 				kill(t, cmd.Process.Pid, signal)
 				if err := cmd.Wait(); err == nil {
 					t.Error("an interrupted mount ended with success")
@@ -49,17 +49,10 @@ func TestAnInterruptedMountLeavesNothing(t *testing.T) {
 	}
 }
 
-// awaitStreaming waits until a layer is on its way into the cache.
-func (h *host) awaitStreaming(t *testing.T) {
+// awaitStall waits until the registry lets somebody wait for a layer.
+func awaitStall(t *testing.T, r *testimage.Registry) {
 	t.Helper()
-	eventually(t, "a layer is being streamed", func() bool {
-		for _, name := range filesBelow(t, filepath.Join(h.cache(), "tmp")) {
-			if info, err := os.Stat(name); err == nil && info.Size() >= 32<<10 {
-				return true
-			}
-		}
-		return false
-	})
+	eventually(t, "a layer is being streamed", func() bool { return r.Hits(testimage.Stall) > 0 })
 }
 
 // TestAKilledMountIsNoHindrance kills a mount while it streams a layer: what
@@ -71,7 +64,7 @@ func TestAKilledMountIsNoHindrance(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	h.awaitStreaming(t)
+	awaitStall(t, r)
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}

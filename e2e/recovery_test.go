@@ -185,14 +185,14 @@ func TestAMountThatNobodyCanFindIsUndone(t *testing.T) {
 
 func TestAnInterruptedListingEndsAndSaysSo(t *testing.T) {
 	h := newHost(t)
-	_, ref := h.stalled(t)
+	r, ref := h.stalled(t)
 	cmd := h.command("ls", ref)
 	var said strings.Builder
 	cmd.Stderr = &said
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	h.awaitStreaming(t)
+	awaitStall(t, r)
 	kill(t, cmd.Process.Pid, syscall.SIGINT)
 	if err := cmd.Wait(); err == nil || !slices.Contains(strings.Split(said.String(), "\n"), "imgfs: interrupted") {
 		t.Errorf("ls ended with %v, and said %q", err, said.String())

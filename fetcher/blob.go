@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
-	"os"
 )
 
 // A Blob is the bytes of a layer as they are stored, i.e. usually compressed.
@@ -90,19 +89,6 @@ func (b *Blob) Local() bool { return b.impl.local() }
 // Close releases the blob, and ends all reads and streams that are under way:
 // they fail with an error that wraps fs.ErrClosed.
 func (b *Blob) Close() error { return b.impl.close() }
-
-// FileBlob returns the blob that is a regular file, which is closed when the blob is, or on an error.
-func FileBlob(file *os.File) (*Blob, error) {
-	info, err := file.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = errorf(ErrReference, "%s is not a regular file", file.Name())
-	}
-	if err != nil {
-		file.Close()
-		return nil, err
-	}
-	return &Blob{impl: &fileBlob{openFile{file, file, info.Size()}}}, nil
-}
 
 // A fileBlob is a blob that is a file, or a piece of one.
 type fileBlob struct{ openFile }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -103,22 +104,26 @@ func TestTheDigestOfAFileIsComputedOnce(t *testing.T) {
 	}
 	defer c.Close()
 	path, want := savedImage(t)
-	open := func(stamp string) (digest.Digest, error) {
+	open := func(stamp string) (d digest.Digest, err error) {
 		s := &session{app: &app{log: slog.New(slog.DiscardHandler), stderr: io.Discard}, cache: c}
 		defer s.tars.close()
-		f, err := os.Open(path)
+		f, err := fetcher.New(&fetcher.Options{OpenTar: func(ctx context.Context, file fetcher.TarFile) (fetcher.Tar, error) {
+			file.Stamp = stamp
+			opened, err := s.openTar(ctx, file)
+			if err == nil {
+				d = opened.Layer().Digest
+			}
+			return opened, err
+		}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := fetcher.FileBlob(f)
+		ref, err := fetcher.ParseReference("docker-archive:" + path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		opened, err := s.openTar(t.Context(), fetcher.TarFile{Name: path, Stamp: stamp, Blob: b})
-		if err != nil {
-			return "", err
-		}
-		return opened.Layer().Digest, nil
+		_, err = f.Resolve(t.Context(), ref)
+		return d, err
 	}
 	const stamp = "application/x-tar; file=1"
 	if d, err := open(stamp); err != nil || d != want {
