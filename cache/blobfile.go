@@ -152,6 +152,13 @@ func (b *blobFile) readPresent(p []byte, off int64) (int, error) {
 	}
 }
 
+// dropped counts the times that something left present.
+func (b *blobFile) dropped() uint64 {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.drops
+}
+
 func (b *blobFile) covers(p piece) bool {
 	b.mu.RLock()
 	defer b.mu.RUnlock()

@@ -55,15 +55,11 @@ func (b *Blob) Stream(ctx context.Context) *Stream {
 	if b.file == nil || !b.file.writable {
 		s.lost = errNotKept
 	}
-	b.catchUp()
 	return s
 }
 
 // catchUp learns what other processes have done to the blob.
 func (b *Blob) catchUp() {
-	if b.file == nil {
-		return
-	}
 	if _, err := b.file.sync(b.closing); err != nil {
 		b.notKept(err)
 	}
@@ -95,7 +91,7 @@ func (s *Stream) readFile(p []byte) (int, error) {
 	if err := s.ended(); err != nil {
 		return 0, err
 	}
-	n, err := s.blob.file.readPresent(p, s.off)
+	n, err := s.blob.readSure(p, s.off)
 	if err != nil {
 		return 0, s.blob.mend(piece{s.off, s.blob.size}, err)
 	}
@@ -106,6 +102,21 @@ func (s *Stream) readFile(p []byte) (int, error) {
 	s.cached += int64(n)
 	s.blob.reused.Store(true)
 	return n, nil
+}
+
+// readSure is readPresent for who can't tell one wrong byte from another: it
+// sees to it that no other process has dropped the bytes while they were read.
+func (b *Blob) readSure(p []byte, off int64) (n int, err error) {
+	for b.file != nil {
+		drops := b.file.dropped()
+		if n, err = b.file.readPresent(p, off); n == 0 {
+			break
+		}
+		if b.catchUp(); b.file.dropped() == drops {
+			break
+		}
+	}
+	return n, err
 }
 
 // open opens the source for the gap at off, unless that was filled meanwhile.
@@ -176,7 +187,7 @@ func (s *Stream) readSource(p []byte) (int, error) {
 	case s.off == s.end:
 		err = s.closeSource()
 	case err != nil:
-		err = fmt.Errorf("stream of %d bytes breaks off behind byte %d: %w", s.blob.size, s.off, short(err))
+		err = short(err)
 		s.flush()
 	}
 	return n, err
@@ -237,7 +248,7 @@ func (s *Stream) store() {
 	}
 	b.notKept(err)
 	s.lost, s.chunk = err, nil
-	if !s.partly {
+	if !s.partly && b.lossy.Load() {
 		b.giveUp()
 	}
 }

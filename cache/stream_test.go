@@ -353,11 +353,26 @@ func TestStreamsAndReadersOfABlobSeeTheRightBytes(t *testing.T) {
 			})
 		}
 		start(func() {
-			for lo := len(s.data) - 100_000; lo > 0; lo -= 700_000 {
-				wantRange(t, b, s.data, lo, lo+100_000)
+			p := make([]byte, 100_000)
+			for lo := len(s.data) - len(p); lo > 0; lo -= 700_000 {
+				// Another process may drop what is being read, which the digest of a span tells.
+				for want := s.data[lo : lo+len(p)]; !bytes.Equal(p, want); {
+					_, err := b.ReadAt(p, int64(lo))
+					if err == nil && !bytes.Equal(p, want) {
+						err = b.Discard(int64(lo), int64(len(p)))
+					}
+					if err != nil {
+						t.Error(err)
+						return
+					}
+				}
 			}
 		})
-		start(func() { b.Distrust() })
+		start(func() {
+			for range 20 {
+				b.Distrust()
+			}
+		})
 	}
 	for range tasks {
 		<-done
