@@ -1,6 +1,9 @@
 package cache
 
 import (
+	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -106,4 +109,43 @@ func BenchmarkReadAtMiss(b *testing.B) {
 			b.StartTimer()
 		}
 	}
+}
+
+// BenchmarkStream is a Stream of what is missing, and of what is there, beside
+// a plain file that takes the same bytes and gives them back.
+func BenchmarkStream(b *testing.B) {
+	const size = 64 << 20
+	c, err := Open(filepath.Join(b.TempDir(), "cache"), nil)
+	must(b, err)
+	defer c.Close()
+	s := sourceOf(randomBytes(0, size))
+	blob, err := c.Blob(s.digest, size, s)
+	must(b, err)
+	defer blob.Close()
+	file, err := os.Create(filepath.Join(b.TempDir(), "file"))
+	must(b, err)
+	defer file.Close()
+	buf := make([]byte, 128<<10)
+	run := func(name string, before func() error, r func() io.Reader, w io.Writer) {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(size)
+			for b.Loop() {
+				b.StopTimer()
+				must(b, before())
+				b.StartTimer()
+				if n, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r()}, buf); n != size || err != nil {
+					b.Fatal(n, err)
+				}
+			}
+		})
+	}
+	nothing := func() error { return nil }
+	stream := func() io.Reader { return blob.Stream(context.Background()) }
+	run("Missing/Blob", func() error { return blob.Discard(0, size) }, stream, io.Discard)
+	run("Missing/File", func() error {
+		_, err := file.Seek(0, io.SeekStart)
+		return errors.Join(err, file.Truncate(0))
+	}, func() io.Reader { return bytes.NewReader(s.data) }, file)
+	run("There/Blob", nothing, stream, io.Discard)
+	run("There/File", nothing, func() io.Reader { return io.NewSectionReader(file, 0, size) }, io.Discard)
 }
