@@ -71,10 +71,12 @@ type Blob struct {
 
 type blobCounters struct{ hits, misses atomic.Int64 }
 
-// BlobStats count what a Blob did since it was opened.
+// BlobStats count what a Blob did since it was opened, and say how it stands.
 type BlobStats struct {
-	Hits   int64 // reads that the cache served alone
-	Misses int64 // reads that waited for a fetch, their own or another's
+	Hits      int64 // reads that the cache served alone
+	Misses    int64 // reads that waited for a fetch, their own or another's
+	Cached    int64 // bytes of it that are in the cache, as far as this process has learnt
+	Rangeless bool  // its source has shown that it serves no ranges
 }
 
 // Blob opens the blob of that digest and size for reading through the cache.
@@ -123,7 +125,13 @@ func (b *Blob) Close() error {
 
 // Stats returns the counters.
 func (b *Blob) Stats() BlobStats {
-	return BlobStats{Hits: b.stats.hits.Load(), Misses: b.stats.misses.Load()}
+	s := BlobStats{Hits: b.stats.hits.Load(), Misses: b.stats.misses.Load(), Rangeless: b.rangeless.Load()}
+	if b.file != nil {
+		b.file.mu.RLock()
+		s.Cached = b.file.present.bytes()
+		b.file.mu.RUnlock()
+	}
+	return s
 }
 
 // ReadAt implements [io.ReaderAt]. The errors of the source are passed on.

@@ -157,13 +157,19 @@ type mountState struct {
 	Alive      bool
 	Log        string
 	Stats      *struct {
-		BytesFetched int64 `json:"bytes_fetched"`
-		Requests     int64
-		SpansDecoded int64 `json:"spans_decoded"`
-		CacheHits    int64 `json:"cache_hits"`
-		Errors       int64
-		Files        int64
-		ImageBytes   int64 `json:"image_bytes"`
+		BytesFetched  int64 `json:"bytes_fetched"`
+		Requests      int64
+		SpansDecoded  int64 `json:"spans_decoded"`
+		CacheHits     int64 `json:"cache_hits"`
+		Errors        int64
+		Files         int64
+		ImageBytes    int64 `json:"image_bytes"`
+		ResidentBytes int64 `json:"resident_bytes"`
+		Layers        []struct {
+			Cached       int64
+			Access       string
+			SpansDecoded int64 `json:"spans_decoded"`
+		}
 	}
 }
 

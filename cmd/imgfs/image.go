@@ -20,11 +20,12 @@ import (
 
 // A session is the wiring of one command that works on images: where they come from, where they are kept.
 type session struct {
-	app    *app
-	cache  *cache.Cache
-	fetch  *fetcher.Fetcher
-	memory *cache.Memory
-	tars   tarFiles
+	app     *app
+	cache   *cache.Cache
+	fetch   *fetcher.Fetcher
+	memory  *cache.Memory
+	tars    tarFiles
+	offline bool
 }
 
 func (a *app) newSession(f *imageFlags) (*session, error) {
@@ -32,7 +33,7 @@ func (a *app) newSession(f *imageFlags) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &session{app: a, cache: c, memory: cache.NewMemory(int64(f.memory))}
+	s := &session{app: a, cache: c, memory: cache.NewMemory(int64(f.memory)), offline: f.offline}
 	options := f.options(a, store{c})
 	options.OpenTar, options.Digest = s.openTar, s.fileDigest
 	if s.fetch, err = fetcher.New(options); err != nil {

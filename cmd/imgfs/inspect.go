@@ -158,11 +158,7 @@ func platformString(p v1.Platform) string {
 }
 
 func (a *app) printInspection(i *inspection) error {
-	line := func(key, value string) {
-		if value != "" {
-			fmt.Fprintf(a.stdout, "%-12s %s\n", key+":", strings.ReplaceAll(printable(value), "\n", `\n`))
-		}
-	}
+	line := a.printField
 	line("Name", i.Name)
 	line("Digest", i.Digest.String())
 	if i.ManifestDigest != i.Digest {

@@ -67,7 +67,7 @@ func (a *app) mountInBackground(ctx context.Context, args []string) error {
 		return err
 	}
 	if _, err = fmt.Fprintln(a.stdout, dir); err != nil {
-		return errors.Join(err, a.umount(ctx, dir, false)) // a mount that nobody can find
+		return errors.Join(err, a.umount(ctx, []string{dir}, false)) // a mount that nobody can find
 	}
 	return nil
 }

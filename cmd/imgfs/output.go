@@ -104,6 +104,13 @@ func (t *table) row(cells ...string) {
 
 func (t *table) flush() error { return t.w.Flush() }
 
+// printField prints a key and its value on a line, if there is a value.
+func (a *app) printField(key, value string) {
+	if value != "" {
+		fmt.Fprintf(a.stdout, "%-12s %s\n", key+":", strings.ReplaceAll(printable(value), "\n", `\n`))
+	}
+}
+
 // humanBytes is n as people read it, in units of 1024.
 func humanBytes(n int64) string {
 	const units = "KMGTPE"

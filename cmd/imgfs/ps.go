@@ -1,9 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
+	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -13,25 +17,56 @@ import (
 func (a *app) psCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "ps",
+		Use:   "ps [flags] [DIR…]",
 		Short: "List this user's mounts and what they fetched",
 		Long: `List the mounts of this user's runtime directory ($XDG_RUNTIME_DIR/imgfs, /run/imgfs for root), and dead mounts.
-FETCHED is all that came over the network, of the compressed size of the image; REQUESTS how many requests that took;
-SPANS the pieces of layers that were decoded; HITS the reads that found their piece decoded.`,
-		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+FETCHED is what came over the network, and how much of the compressed image that is; HITS how many of the pieces of
+layers that were asked for had been decoded; MEMORY that of the server; ERRORS the requests that failed. LAYERS says how they
+are come by:
+
+  lazy       in ranges, as they are read
+  cached     all of it is in the cache
+  local      from the image's own file, in place
+  frames     from the cache, recompressed: a zstd layer of large frames can't be entered
+  no ranges  as a whole: the server serves no ranges
+  offline    what the cache has and no more
+
+With directories, all there is to tell of the mounts there.`,
+		RunE: func(_ *cobra.Command, dirs []string) error {
 			all, err := a.mountsWithStats()
-			if err != nil {
-				return err
+			if err == nil && len(dirs) > 0 {
+				all, err = mountsOf(all, dirs)
 			}
-			if asJSON {
+			switch {
+			case err != nil:
+				return err
+			case asJSON:
 				return a.printJSON(all)
+			case len(dirs) > 0:
+				return a.printMountsInFull(all)
 			}
 			return a.printMounts(all)
 		},
 	}
 	addJSON(cmd, &asJSON)
 	return cmd
+}
+
+// mountsOf finds those of the mounts that are at the directories.
+func mountsOf(all []mountState, dirs []string) ([]mountState, error) {
+	var found []mountState
+	for _, dir := range dirs {
+		path, err := mountpointPath(dir)
+		if err != nil {
+			return nil, err
+		}
+		here := slices.DeleteFunc(slices.Clone(all), func(m mountState) bool { return m.Mountpoint != path })
+		if len(here) == 0 {
+			return nil, notFoundError{fmt.Errorf("%s: no mount of yours is there", dir)}
+		}
+		found = append(found, here...)
+	}
+	return found, nil
 }
 
 func addJSON(cmd *cobra.Command, v *bool) {
@@ -47,13 +82,10 @@ func (a *app) allMounts() ([]mountState, error) {
 	return mounts(dir, a.log)
 }
 
-// mountsWithStats lists this user's mounts with their figures, and what else of ours is in the mount table.
-func (a *app) mountsWithStats() ([]mountState, error) {
-	dir, err := runtimeDir()
-	if err != nil {
-		return nil, err
-	}
-	all, err := mounts(dir, a.log)
+// listMounts lists this user's mounts, and what else of ours in the mount table is dead, in the order of that table: who comes
+// later may be inside of, or over, who comes before.
+func (a *app) listMounts() ([]mountState, error) {
+	all, err := a.allMounts()
 	if err != nil {
 		return nil, err
 	}
@@ -61,39 +93,127 @@ func (a *app) mountsWithStats() ([]mountState, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i := range all {
-		m := &all[i]
-		m.Mounted = slices.ContainsFunc(table, func(t fs.Info) bool { return t.Dir == m.Mountpoint })
-		if m.Alive {
-			m.Stats = askStats(dir, m.ID)
-		}
-	}
-	for _, t := range table {
+	place := make(map[string]int)
+	for i, t := range table {
 		known := func(m mountState) bool { return m.Mountpoint == t.Dir }
 		if !slices.ContainsFunc(all, known) && t.Dead() {
-			all = append(all, mountState{mountRecord: mountRecord{Mountpoint: t.Dir, Reference: t.Name}, Mounted: true})
+			all = append(all, mountState{mountRecord: mountRecord{Mountpoint: t.Dir, Reference: t.Name}})
+		}
+		place[t.Dir] = i
+	}
+	for i, m := range all {
+		_, all[i].Mounted = place[m.Mountpoint]
+	}
+	slices.SortStableFunc(all, func(a, b mountState) int { return cmp.Compare(place[a.Mountpoint], place[b.Mountpoint]) })
+	return all, nil
+}
+
+// mountsWithStats lists the mounts with their figures.
+func (a *app) mountsWithStats() ([]mountState, error) {
+	all, err := a.listMounts()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := runtimeDir()
+	if err != nil {
+		return nil, err
+	}
+	var asking sync.WaitGroup
+	for i := range all {
+		if m := &all[i]; m.Alive {
+			asking.Go(func() { m.Stats = askStats(dir, m.ID) }) // one that is stuck does not answer
 		}
 	}
+	asking.Wait()
 	return all, nil
 }
 
 func (a *app) printMounts(all []mountState) error {
-	t := a.newTable("MOUNTPOINT", "REFERENCE", "PID", "AGE", "FETCHED", "REQUESTS", "SPANS", "HITS")
+	t := a.newTable("MOUNTPOINT", "REFERENCE", "PID", "AGE", "FETCHED", "HITS", "MEMORY", "ERRORS", "LAYERS")
 	for _, m := range all {
 		cells := []string{m.Mountpoint, m.Reference, strconv.Itoa(m.PID), age(m.Started)}
-		switch {
-		case !m.Alive:
-			cells = append(cells, "dead: imgfs umount clears it")
-		case !m.Mounted:
-			cells = append(cells, "detached, in use")
-		case m.Stats == nil:
-			cells = append(cells, "no answer")
-		default:
+		if trouble := m.trouble(); trouble != "" {
+			cells = append(cells, trouble)
+		} else {
 			s := m.Stats
-			cells = append(cells, fmt.Sprintf("%s of %s", humanBytes(s.BytesFetched), humanBytes(s.ImageBytes)),
-				strconv.FormatInt(s.Requests, 10), strconv.FormatInt(s.SpansDecoded, 10), strconv.FormatInt(s.CacheHits, 10))
+			cells = append(cells, fmt.Sprintf("%s (%s)", humanBytes(s.BytesFetched), percent(s.BytesFetched, s.ImageBytes)),
+				percent(s.CacheHits, s.CacheHits+s.CacheMisses), humanBytes(s.ProcessBytes), strconv.FormatInt(s.Errors, 10), s.access())
 		}
 		t.row(cells...)
+	}
+	return t.flush()
+}
+
+// trouble tells why there are no figures of a mount; "" if there are.
+func (m *mountState) trouble() string {
+	switch {
+	case !m.Alive:
+		return "dead: imgfs umount clears it"
+	case !m.Mounted:
+		return "detached, in use"
+	case m.Stats == nil:
+		return "no answer"
+	}
+	return ""
+}
+
+// access sums up how the layers are come by.
+func (s *mountStats) access() string {
+	count := make(map[string]int)
+	for _, l := range s.Layers {
+		count[string(l.Access)]++
+	}
+	var parts []string
+	for _, a := range sortedKeys(count) {
+		parts = append(parts, fmt.Sprintf("%d %s", count[a], a))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// percent is how many hundredths of a whole a part is, "-" where there is no whole.
+func percent(part, whole int64) string {
+	if whole == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.0f%%", 100*float64(part)/float64(whole))
+}
+
+func (a *app) printMountsInFull(all []mountState) error {
+	for i := range all {
+		if i > 0 {
+			fmt.Fprintln(a.stdout)
+		}
+		if err := a.printMountInFull(&all[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *app) printMountInFull(m *mountState) error {
+	a.printField("Mountpoint", m.Mountpoint)
+	a.printField("Reference", m.Reference)
+	a.printField("Digest", m.Digest.String())
+	a.printField("Platform", m.Platform)
+	if m.PID > 0 {
+		a.printField("Server", fmt.Sprintf("process %d since %s", m.PID, m.Started.Local().Format(time.DateTime)))
+	}
+	a.printField("Log", m.Log)
+	a.printField("State", m.trouble())
+	if m.Stats == nil {
+		return nil
+	}
+	s := m.Stats
+	a.printField("Fetched", fmt.Sprintf("%s of %s in %d requests, %d of them repeated", humanBytes(s.BytesFetched), humanBytes(s.ImageBytes), s.Requests, s.Retries))
+	a.printField("Read", fmt.Sprintf("%s in %d requests of the kernel; %d requests failed", humanBytes(s.BytesRead), s.Reads, s.Errors))
+	a.printField("Hits", fmt.Sprintf("%s of %d pieces were decoded already; %s of %d ranges were on disk; %d pieces decoded",
+		percent(s.CacheHits, s.CacheHits+s.CacheMisses), s.CacheHits+s.CacheMisses,
+		percent(s.BlobHits, s.BlobHits+s.BlobMisses), s.BlobHits+s.BlobMisses, s.SpansDecoded))
+	a.printField("Memory", fmt.Sprintf("%s, of it %s of decoded pieces; %d files", humanBytes(s.ProcessBytes), humanBytes(s.MemoryBytes), s.Files))
+	fmt.Fprintln(a.stdout)
+	t := a.newTable("LAYER", "SIZE", "CACHED", "DECODED", "ACCESS")
+	for _, l := range s.Layers {
+		t.row(l.Digest.String(), humanBytes(l.Size), humanBytes(l.Cached), strconv.FormatInt(l.SpansDecoded, 10), string(l.Access))
 	}
 	return t.flush()
 }
