@@ -40,18 +40,25 @@ func scanForParent(dir string) (exitCode int) {
 // udev makes it; that is not so in every container.
 func newUserHost(t *testing.T, prepare string) *host {
 	t.Helper()
+	return newHostIn(t, prepare, nobody)
+}
+
+// newHostIn makes a host whose programs run as a user in a mount namespace that
+// a script has prepared.
+func newHostIn(t *testing.T, prepare string, uid int) *host {
+	t.Helper()
 	dir, err := os.MkdirTemp(lab.dir, "user-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &host{dir: dir, uid: nobody}
+	h := &host{dir: dir, uid: uid}
 	h.enter = []string{
 		"nsenter", fmt.Sprintf("--mount=/proc/%d/ns/mnt", namespace(t, prepare)), "--",
-		"setpriv", fmt.Sprintf("--reuid=%d", nobody), fmt.Sprintf("--regid=%d", nobody), "--clear-groups", "--",
+		"setpriv", fmt.Sprintf("--reuid=%d", uid), fmt.Sprintf("--regid=%d", uid), "--clear-groups", "--",
 	}
 	h.setUp(t) // after the namespace, so that its end comes before the namespace's
 	for _, name := range []string{h.dir, h.path("run")} {
-		if err := os.Chown(name, nobody, nobody); err != nil {
+		if err := os.Chown(name, uid, uid); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -45,7 +45,7 @@ func (h host) helperOptions(o *Options) string {
 	for _, flag := range []struct {
 		on      bool
 		yes, no string
-	}{{o.Suid, "suid", "nosuid"}, {o.Dev, "dev", "nodev"}} {
+	}{{o.Suid, "suid", "nosuid"}, {o.Dev, "dev", "nodev"}, {!o.NoExec, "exec", "noexec"}} {
 		if flag.on {
 			options = append(options, flag.yes)
 		} else {

@@ -64,6 +64,9 @@ func directFlags(o *Options) uintptr {
 	if !o.Dev {
 		flags |= unix.MS_NODEV
 	}
+	if o.NoExec {
+		flags |= unix.MS_NOEXEC
+	}
 	return flags
 }
 

@@ -24,6 +24,8 @@ type Options struct {
 	AllowOther bool
 	// Suid and Dev honour set-uid and set-gid bits, and device files. Only root can have that.
 	Suid, Dev bool
+	// NoExec lets no program of the mount be run.
+	NoExec bool
 	// Log is told of reads that fail; slog.Default() if nil.
 	Log *slog.Logger
 	// Debug logs every request, at level Debug.

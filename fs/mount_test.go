@@ -54,7 +54,8 @@ func TestTheMountTableShowsWhatIsMounted(t *testing.T) {
 		name        string
 		has, hasNot []string
 	}{
-		{nil, "imgfs", []string{"ro", "nosuid", "nodev"}, nil},
+		{nil, "imgfs", []string{"ro", "nosuid", "nodev"}, []string{"noexec"}},
+		{&Options{NoExec: true}, "imgfs", []string{"ro", "nosuid", "nodev", "noexec"}, nil},
 		{&Options{Name: "docker://alpine, the #1 \\ of all"}, "docker://alpine, the #1 \\ of all", []string{"ro"}, nil},
 		{&Options{Suid: true}, "imgfs", []string{"ro", "nodev"}, []string{"nosuid"}},
 		{&Options{Dev: true}, "imgfs", []string{"ro", "nosuid"}, []string{"nodev"}},

@@ -42,7 +42,7 @@ func serveRole(args []string) error {
 func options(names []string) *Options {
 	has := func(name string) bool { return slices.Contains(names, name) }
 	return &Options{
-		Name: "sample, as \\ itself", AllowOther: has("allow_other"), Suid: has("suid"), Dev: has("dev"),
+		Name: "sample, as \\ itself", AllowOther: has("allow_other"), Suid: has("suid"), Dev: has("dev"), NoExec: has("noexec"),
 	}
 }
 

@@ -22,12 +22,12 @@ func userDir(t testing.TB) string {
 
 func TestAUserMountsThroughTheHelper(t *testing.T) {
 	dir := userDir(t)
-	server := start(t, nobody, "serve", dir).ready(t)
+	server := start(t, nobody, "serve", dir, "noexec").ready(t)
 	m := entry(t, dir)
 	if m.FSType != "fuse.imgfs" || m.Source != `sample, as \ itself` {
 		t.Errorf("type %q, source %q", m.FSType, m.Source)
 	}
-	for _, o := range []string{"ro", "nosuid", "nodev"} {
+	for _, o := range []string{"ro", "nosuid", "nodev", "noexec"} {
 		if !strings.Contains(","+m.Options+",", ","+o+",") {
 			t.Errorf("options %s are without %s", m.Options, o)
 		}

@@ -85,7 +85,7 @@ func runInBackground(ctx context.Context, args, shown []string, stderr io.Writer
 	}
 	defer ready.Close()
 	cmd := exec.Command("/proc/self/exe", append([]string{"mount"}, shown...)...)
-	cmd.Args[0] = os.Args[0]
+	cmd.Args[0] = "imgfs"
 	cmd.Env = append(os.Environ(), childEnv+"=1")
 	cmd.ExtraFiles = []*os.File{readyW}
 	cmd.Stderr = stderr

@@ -21,6 +21,10 @@ func main() {
 		fmt.Fprintln(os.Stderr, "imgfs:", err)
 		os.Exit(exitFailed)
 	}
+	completeEnvironment()
+	if !isChild && isMountHelper(os.Args[0]) {
+		os.Exit(runMountHelper(args, os.Stdout, os.Stderr))
+	}
 	os.Exit(run(args, os.Stdout, os.Stderr))
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,7 +22,8 @@ import (
 // A mountOptions is what the flags of mount say.
 type mountOptions struct {
 	imageFlags
-	foreground, suid, dev, allowOther, debug bool
+	foreground, suid, dev, noexec, allowOther, debug bool
+	fsname                                           string
 }
 
 func (a *app) mountCommand() *cobra.Command {
@@ -56,7 +58,9 @@ or a path, which is recognised by its content. The command returns when the moun
 	f.BoolVarP(&o.foreground, "foreground", "f", false, "stay in the foreground until unmounted")
 	f.BoolVar(&o.suid, "suid", false, "honour set-user-ID and set-group-ID bits and file capabilities")
 	f.BoolVar(&o.dev, "dev", false, "let device nodes be opened")
+	f.BoolVar(&o.noexec, "noexec", false, "let no program be run from it")
 	f.BoolVar(&o.allowOther, "allow-other", false, "let other users use a user's mount, if /etc/fuse.conf permits it (root's are always open to all)")
+	f.StringVar(&o.fsname, "fsname", "", "name of the source in the mount table (default: the image's full name)")
 	f.BoolVar(&o.debug, "debug-fuse", false, "log every FUSE request, and all else that --log-level=debug does")
 	return cmd
 }
@@ -77,6 +81,7 @@ type mounting struct {
 	app        *app
 	options    fs.Options
 	runtimeDir string
+	supervisor supervisor
 	session    *session
 	image      *image
 	dir        string
@@ -90,8 +95,8 @@ func (a *app) serve(ctx context.Context, o *mountOptions, args []string) error {
 	if err != nil {
 		return err
 	}
-	m := &mounting{app: a, runtimeDir: runtimeDir, options: fs.Options{
-		Suid: o.suid, Dev: o.dev, AllowOther: o.allowOther, Log: a.log, Debug: o.debug,
+	m := &mounting{app: a, runtimeDir: runtimeDir, supervisor: findSupervisor(), options: fs.Options{
+		Name: o.fsname, Suid: o.suid, Dev: o.dev, NoExec: o.noexec, AllowOther: o.allowOther, Log: a.log, Debug: o.debug,
 	}}
 	// Last of all: when the state is gone, so is all else.
 	defer func() {
@@ -114,6 +119,7 @@ func (a *app) serve(ctx context.Context, o *mountOptions, args []string) error {
 		return err
 	}
 	defer m.session.close()
+	m.supervisor.tell(a.log, "STATUS=Mounting "+args[0])
 	if m.image, err = m.session.open(ctx, args[0]); err != nil {
 		return err
 	}
@@ -184,7 +190,7 @@ func (m *mounting) serve(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	m.options.Name = m.image.Ref.Name()
+	m.options.Name = cmp.Or(m.options.Name, m.image.Ref.Name())
 	server, err := fs.Mount(m.dir, m.image.tree, &m.options)
 	if err != nil {
 		return err
@@ -193,8 +199,10 @@ func (m *mounting) serve(ctx context.Context) error {
 		return errors.Join(err, server.Unmount())
 	}
 	go m.unmountOnSignal(signals, server)
+	m.supervisor.tell(m.app.log, "READY=1", "STATUS="+m.options.Name+" is mounted at "+m.dir)
 	settle() // now that nobody waits for it any more
 	server.Wait()
+	m.supervisor.tell(m.app.log, "STOPPING=1")
 	m.app.log.Info("unmounted", "mountpoint", m.dir, "stats", m.stats(server))
 	return nil
 }

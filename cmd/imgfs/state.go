@@ -34,14 +34,22 @@ type mountRecord struct {
 	Log        string        `json:"log,omitempty"`
 }
 
-// runtimeDir is where the run-time state of mounts is kept, made if need be.
-func runtimeDir() (string, error) {
-	dir := filepath.Join(os.TempDir(), fmt.Sprintf("imgfs-%d", os.Geteuid()))
-	if xdg := os.Getenv("XDG_RUNTIME_DIR"); xdg != "" && isMine(xdg) {
-		dir = filepath.Join(xdg, "imgfs")
-	} else if os.Geteuid() == 0 {
-		dir = "/run/imgfs"
+// runtimePath is where the run-time state of mounts is kept. That of root's login sessions ends with them, and knows nothing of
+// what is mounted at boot: root has one place for all.
+func runtimePath(uid int) string {
+	xdg := os.Getenv("XDG_RUNTIME_DIR")
+	switch {
+	case xdg != "" && filepath.Clean(xdg) != "/run/user/0" && isMine(xdg):
+		return filepath.Join(xdg, "imgfs")
+	case uid == 0:
+		return "/run/imgfs"
 	}
+	return filepath.Join(os.TempDir(), fmt.Sprintf("imgfs-%d", uid))
+}
+
+// runtimeDir is runtimePath, made if need be.
+func runtimeDir() (string, error) {
+	dir := runtimePath(os.Geteuid())
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("runtime directory: %w", err)
 	}
