@@ -103,6 +103,9 @@ func (h host) openDevice(dir string) (int, error) {
 	return -1, e
 }
 
+// PermitsOthers reports whether users may mount with AllowOther on this machine.
+func PermitsOthers() bool { return thisHost().permitsOthers() }
+
 // permitsOthers reports whether the helper may let users mount with allow_other: whether a line of its configuration
 // says so, as its parser reads it.
 func (h host) permitsOthers() bool {
