@@ -5,10 +5,46 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 GO ?= go
 FUZZTIME ?= 10s
 
-.PHONY: build test check unit prepare demo bench fuzz clean
+# Where make install puts things, below DESTDIR: the program and what belongs to it, and the links by which mount(8) knows it,
+# which looks for them in /sbin and nowhere else.
+PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
+SHAREDIR ?= $(PREFIX)/share
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+MOUNTDIR ?= /sbin
+
+.PHONY: all build share install uninstall test check unit prepare demo bench fuzz clean
+
+all: build share
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/imgfs ./cmd/imgfs
+
+# The manual pages and completions. The program writes them, so it is built for this machine, whatever it is built for
+# otherwise. They are of the time of the commit, so that they are the same in every build.
+share: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
+share:
+	rm -rf bin/share
+	GOOS= GOARCH= CGO_ENABLED=0 $(GO) run -ldflags '-X main.version=$(VERSION)' ./cmd/imgfs share bin/share
+
+# What make has built. It does not build: that would be as root, as a rule.
+install:
+	@test -x bin/imgfs -a -d bin/share || { echo "make install: run make first" >&2; exit 1; }
+	install -D -m 755 bin/imgfs '$(DESTDIR)$(BINDIR)/imgfs'
+	@for f in $$(cd bin/share && find * -type f); do install -D -v -m 644 "bin/share/$$f" "$(DESTDIR)$(SHAREDIR)/$$f" || exit 1; done
+	sed 's|/usr/local/bin|$(BINDIR)|' 'docs/imgfs@.service' | install -D -m 644 /dev/stdin '$(DESTDIR)$(UNITDIR)/imgfs@.service'
+	install -d '$(DESTDIR)$(MOUNTDIR)'
+	ln -sf '$(BINDIR)/imgfs' '$(DESTDIR)$(MOUNTDIR)/mount.imgfs'
+	ln -sf '$(BINDIR)/imgfs' '$(DESTDIR)$(MOUNTDIR)/mount.fuse.imgfs'
+
+uninstall:
+	rm -f '$(DESTDIR)$(BINDIR)/imgfs' '$(DESTDIR)$(UNITDIR)/imgfs@.service' \
+		'$(DESTDIR)$(MOUNTDIR)/mount.imgfs' '$(DESTDIR)$(MOUNTDIR)/mount.fuse.imgfs' \
+		'$(DESTDIR)$(SHAREDIR)/man/man1/'imgfs.1 '$(DESTDIR)$(SHAREDIR)/man/man1/'imgfs-*.1 \
+		'$(DESTDIR)$(SHAREDIR)/man/man8/mount.imgfs.8' \
+		'$(DESTDIR)$(SHAREDIR)/bash-completion/completions/imgfs' \
+		'$(DESTDIR)$(SHAREDIR)/zsh/site-functions/_imgfs' \
+		'$(DESTDIR)$(SHAREDIR)/fish/vendor_completions.d/imgfs.fish'
 
 test: prepare check unit
 

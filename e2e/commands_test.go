@@ -292,6 +292,9 @@ func TestVersionAndCompletionAreData(t *testing.T) {
 	if out := h.ok(t, "version"); !strings.HasPrefix(out, "imgfs ") || strings.Count(out, "\n") != 1 {
 		t.Errorf("version prints %q", out)
 	}
+	if v := parseJSON[map[string]string](t, h.ok(t, "version", "--json")); v["version"] == "" || v["os"] != "linux" {
+		t.Errorf("version --json prints %q", v)
+	}
 	if out := h.ok(t, "completion", "bash"); !strings.Contains(out, "imgfs") {
 		t.Errorf("completion prints %q", out)
 	}

@@ -5,7 +5,7 @@
 # the benchmarks need besides: more peers.
 set -eu
 
-packages="docker-registry skopeo umoci buildah containerd docker.io mmdebstrap fuse3 attr libcap2-bin gcc libc6-dev pigz zstd python3-minimal"
+packages="docker-registry skopeo umoci buildah containerd docker.io mmdebstrap fuse3 attr libcap2-bin gcc libc6-dev pigz zstd python3-minimal mount mandoc systemd"
 case "${1-}" in
 "") ;;
 bench) packages="$packages libdeflate-tools isal fuse-overlayfs" ;;

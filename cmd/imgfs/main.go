@@ -104,7 +104,7 @@ Exit codes: 0 ok; 1 failed; 2 not found; 3 usage; 4 authentication; 5 verificati
 		a.lsCommand(), a.catCommand(), a.statCommand(),
 		a.inspectCommand(), a.manifestCommand(), a.configCommand(), a.digestCommand(), a.historyCommand(),
 		a.loginCommand(), a.logoutCommand(), a.tagsCommand(),
-		a.cacheCommand(), a.doctorCommand(), a.versionCommand(),
+		a.cacheCommand(), a.doctorCommand(), a.versionCommand(), a.shareCommand(),
 	)
 	root.InitDefaultHelpCmd()
 	if help, _, err := root.Find([]string{"help"}); err == nil {

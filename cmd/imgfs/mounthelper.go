@@ -48,7 +48,7 @@ func mountHelperCommand(mount func(line []string)) *cobra.Command {
 	var h helperFlags
 	var fake bool
 	cmd := &cobra.Command{
-		Use:   "mount.imgfs REF DIR [flags]",
+		Use:   "mount.imgfs REF DIR [-fnsv] [-o OPTIONS] [-t TYPE]",
 		Short: "Mount an image by mount(8) and fstab(5)",
 		Long: `mount(8) runs this for file systems of the types imgfs and fuse.imgfs. REF and DIR are those of imgfs mount.
 
@@ -63,9 +63,10 @@ Exit codes are those of mount(8): 1 for a wrong call, 32 for a mount that failed
 
   # /etc/fstab
   debian:12  /srv/debian  imgfs  _netdev,nofail,x-systemd.mount-timeout=infinity  0  0`,
-		Args:          cobra.ExactArgs(2),
-		SilenceErrors: true,
-		SilenceUsage:  true,
+		DisableFlagsInUseLine: true,
+		Args:                  cobra.ExactArgs(2),
+		SilenceErrors:         true,
+		SilenceUsage:          true,
 		RunE: func(_ *cobra.Command, args []string) error {
 			flags, err := h.line(args[0])
 			if err != nil || fake {
@@ -76,12 +77,12 @@ Exit codes are those of mount(8): 1 for a wrong call, 32 for a mount that failed
 		},
 	}
 	f := cmd.Flags()
-	f.StringArrayVarP(&h.options, "options", "o", nil, "mount options, with commas between them")
+	f.StringArrayVarP(&h.options, "options", "o", nil, "`OPTIONS` with commas between them")
 	f.BoolVarP(&h.sloppy, "sloppy", "s", false, "pass over options that are not known")
 	f.BoolVarP(&fake, "fake", "f", false, "check the options only")
 	f.BoolVarP(&h.verbose, "verbose", "v", false, "log what is done")
 	f.BoolP("no-mtab", "n", false, "nothing: there is no mtab to write to")
-	f.StringP("types", "t", "", "nothing: the type for which mount(8) calls")
+	f.StringP("types", "t", "", "nothing: the `TYPE` for which mount(8) calls")
 	return cmd
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,6 +33,7 @@ are come by:
   offline    what the cache has and no more
 
 With directories, all there is to tell of the mounts there.`,
+		ValidArgsFunction: a.completeMounts,
 		RunE: func(_ *cobra.Command, dirs []string) error {
 			all, err := a.mountsWithStats()
 			if err == nil && len(dirs) > 0 {
@@ -106,6 +108,20 @@ func (a *app) listMounts() ([]mountState, error) {
 	}
 	slices.SortStableFunc(all, func(a, b mountState) int { return cmp.Compare(place[a.Mountpoint], place[b.Mountpoint]) })
 	return all, nil
+}
+
+// completeMounts completes the directories of mounts, for the shell.
+func (a *app) completeMounts(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	a.log = slog.New(slog.DiscardHandler)
+	all, err := a.listMounts()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	var dirs []cobra.Completion
+	for _, m := range all {
+		dirs = append(dirs, cobra.CompletionWithDesc(m.Mountpoint, m.Reference))
+	}
+	return dirs, cobra.ShellCompDirectiveNoFileComp
 }
 
 // mountsWithStats lists the mounts with their figures.

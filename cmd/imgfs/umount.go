@@ -22,6 +22,7 @@ func (a *app) umountCommand() *cobra.Command {
 		Short: "Unmount images",
 		Long: `Unmount the images mounted at the directories, dead mounts as well, and wait for their servers to end, side by side.
 With --all it is all that "imgfs ps" lists.`,
+		ValidArgsFunction: a.completeMounts,
 		Args: func(_ *cobra.Command, args []string) error {
 			if all == (len(args) > 0) {
 				return errors.New("umount: say which directories, or --all")

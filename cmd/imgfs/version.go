@@ -23,13 +23,21 @@ func programVersion() string {
 }
 
 func (a *app) versionCommand() *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
+			if asJSON {
+				return a.printJSON(map[string]string{
+					"version": programVersion(), "go": runtime.Version(), "os": runtime.GOOS, "architecture": runtime.GOARCH,
+				})
+			}
 			_, err := fmt.Fprintf(a.stdout, "imgfs %s %s %s/%s\n", programVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err
 		},
 	}
+	addJSON(cmd, &asJSON)
+	return cmd
 }
