@@ -1,8 +1,11 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -239,6 +242,33 @@ func TestCredentials(t *testing.T) {
 	fresh := newHost(t)
 	dir = fresh.mount(t, ref, "--authfile", auth)
 	sameTree(t, scan(t, dir), tarOracle.tree(t, im), treediff.Blind{}, "tar")
+}
+
+// TestASignatureInAURLIsToldNobody mounts a tar at a URL that only those may have who know it.
+func TestASignatureInAURLIsToldNobody(t *testing.T) {
+	const secret = "sig=c2lnbmVk"
+	tar := testimage.Tar(testimage.File("file", "content"))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.RawQuery != secret {
+			http.Error(w, "not for you", http.StatusForbidden)
+			return
+		}
+		w.Header().Set("ETag", `"1"`)
+		http.ServeContent(w, r, "a.tar", time.Time{}, bytes.NewReader(tar))
+	}))
+	defer server.Close()
+	h := newHostIn(t, helpersInPlace(), 0)
+	one, two := h.mkdir(t), h.mkdir(t)
+	ref := "tar:" + server.URL + "/a.tar?" + secret
+	h.ok(t, "mount", ref, one)
+	h.system(t, "mount", "-t", "imgfs", ref, two)
+	for _, dir := range []string{one, two} {
+		h.checkNowhere(t, secret, h.state(t, dir).PID)
+		if table := h.system(t, "cat", "/proc/self/mountinfo"); strings.Contains(table, secret) {
+			t.Errorf("the mount table has the signature:\n%s", table)
+		}
+		h.umount(t, dir)
+	}
 }
 
 // checkNowhere looks for a secret in all that a mount shows and keeps.

@@ -135,8 +135,12 @@ func TestFstabLetsAUserMount(t *testing.T) {
 	if got := h.system(t, "findmnt", "--noheadings", "--output=OPTIONS", dir); !strings.HasPrefix(got, "ro,nosuid,nodev,noexec,") {
 		t.Errorf("the options are %q", got)
 	}
-	if s := h.state(t, dir); s == nil || !s.Alive {
-		t.Errorf("ps says %+v", s)
+	s := h.state(t, dir)
+	if s == nil || !s.Alive {
+		t.Fatalf("ps says %+v", s)
 	}
-	h.umount(t, dir)
+	h.system(t, "umount", dir)
+	if !waitExit(t, s.PID) {
+		t.Error("the server goes on")
+	}
 }

@@ -46,7 +46,7 @@ func TestAForegroundMountTellsItsSupervisor(t *testing.T) {
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			if got, want := s.next(t, time.Minute), "STATUS=Mounting "+small(t); got != want {
+			if got, want := s.next(t, time.Minute), "STATUS=Mounting at "+dir; got != want {
 				t.Errorf("at first it is told %q, want %q", got, want)
 			}
 			if got := s.next(t, time.Minute); !strings.HasPrefix(got, "READY=1\nSTATUS=") || !strings.HasSuffix(got, dir) {

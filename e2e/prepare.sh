@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs what the tests need, where it is missing: the peers, what compresses
-# the corpus, and what makes the race detector work. Daemons are started by the
-# tests alone, so installing them starts nothing. With "bench", installs what
-# the benchmarks need besides: more peers.
+# the corpus, what makes the race detector work, and what reads manual pages and
+# units. Daemons are started by the tests alone, so installing them starts
+# nothing. With "bench", installs what the benchmarks need besides: more peers.
 set -eu
 
 packages="docker-registry skopeo umoci buildah containerd docker.io mmdebstrap fuse3 attr libcap2-bin gcc libc6-dev pigz zstd python3-minimal mount mandoc systemd"

@@ -109,3 +109,13 @@ func TestPsTellsAllOfAMount(t *testing.T) {
 		t.Errorf("the figures are %+v", s.Stats)
 	}
 }
+
+func TestTheShellCompletesMountpoints(t *testing.T) {
+	h := newHost(t)
+	dir := h.mount(t, small(t))
+	for _, command := range []string{"umount", "ps"} {
+		if out := h.ok(t, "__complete", command, ""); !strings.HasPrefix(out, dir+"\t") {
+			t.Errorf("%s is completed by %q", command, out)
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"imgfs/fetcher"
 	"imgfs/fs"
 )
 
@@ -66,7 +68,11 @@ or a path, which is recognised by its content. The command returns when the moun
 }
 
 func (a *app) mountInBackground(ctx context.Context, args []string) error {
-	dir, err := runInBackground(ctx, a.args, args, a.stderr)
+	shown := slices.Clone(args)
+	if ref, err := fetcher.ParseReference(args[0]); err == nil {
+		shown[0] = ref.Name() // without what may be secret in it
+	}
+	dir, err := runInBackground(ctx, a.args, shown, a.stderr)
 	if err != nil || len(args) == 2 {
 		return err
 	}
@@ -119,7 +125,7 @@ func (a *app) serve(ctx context.Context, o *mountOptions, args []string) error {
 		return err
 	}
 	defer m.session.close()
-	m.supervisor.tell(a.log, "STATUS=Mounting "+args[0])
+	m.supervisor.tell(a.log, "STATUS=Mounting at "+m.dir)
 	if m.image, err = m.session.open(ctx, args[0]); err != nil {
 		return err
 	}

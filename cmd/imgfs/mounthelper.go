@@ -98,8 +98,11 @@ func (h *helperFlags) line(source string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The source is in the mount table as it is in fstab: by that, mount -a sees that it is mounted.
-	flags := []string{"--fsname=" + source}
+	var flags []string
+	if !strings.Contains(source, "?") { // a URL's query may have a secret, and is left out of names
+		// The source is in the mount table as it is in fstab: by that, mount -a sees that it is mounted.
+		flags = append(flags, "--fsname="+source)
+	}
 	if h.verbose {
 		flags = append(flags, "--log-level=info")
 	}

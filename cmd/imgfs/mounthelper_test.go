@@ -47,6 +47,12 @@ func TestMountOptionsAreTheFlagsOfMount(t *testing.T) {
 	}
 }
 
+func TestTheQueryOfAURLIsNotInTheMountTable(t *testing.T) {
+	if got, err := new(helperFlags).line("tar:https://files.example/a.tar?signature=secret"); err != nil || len(got) > 0 {
+		t.Errorf("the flags are %q (%v)", got, err)
+	}
+}
+
 func TestEveryFlagOfMountIsAMountOption(t *testing.T) {
 	mount, _, err := (&app{}).rootCommand().Find([]string{"mount"})
 	if err != nil {

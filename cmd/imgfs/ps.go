@@ -153,7 +153,7 @@ func (a *app) printMounts(all []mountState) error {
 		} else {
 			s := m.Stats
 			cells = append(cells, fmt.Sprintf("%s (%s)", humanBytes(s.BytesFetched), percent(s.BytesFetched, s.ImageBytes)),
-				percent(s.CacheHits, s.CacheHits+s.CacheMisses), humanBytes(s.ProcessBytes), strconv.FormatInt(s.Errors, 10), s.access())
+				percent(s.CacheHits, s.CacheHits+s.CacheMisses), humanBytes(s.ResidentBytes), strconv.FormatInt(s.Errors, 10), s.access())
 		}
 		t.row(cells...)
 	}
@@ -225,7 +225,7 @@ func (a *app) printMountInFull(m *mountState) error {
 	a.printField("Hits", fmt.Sprintf("%s of %d pieces were decoded already; %s of %d ranges were on disk; %d pieces decoded",
 		percent(s.CacheHits, s.CacheHits+s.CacheMisses), s.CacheHits+s.CacheMisses,
 		percent(s.BlobHits, s.BlobHits+s.BlobMisses), s.BlobHits+s.BlobMisses, s.SpansDecoded))
-	a.printField("Memory", fmt.Sprintf("%s, of it %s of decoded pieces; %d files", humanBytes(s.ProcessBytes), humanBytes(s.MemoryBytes), s.Files))
+	a.printField("Memory", fmt.Sprintf("%s, of it %s of decoded pieces; %d files", humanBytes(s.ResidentBytes), humanBytes(s.MemoryBytes), s.Files))
 	fmt.Fprintln(a.stdout)
 	t := a.newTable("LAYER", "SIZE", "CACHED", "DECODED", "ACCESS")
 	for _, l := range s.Layers {

@@ -12,21 +12,21 @@ import (
 
 // A mountStats is the work of a mount since it began, the indexing of layers that were new included.
 type mountStats struct {
-	BytesFetched int64 `json:"bytes_fetched"` // over the network
-	Requests     int64 `json:"requests"`
-	Retries      int64 `json:"retries"` // requests that were repeated after a fault
-	SpansDecoded int64 `json:"spans_decoded"`
-	CacheHits    int64 `json:"cache_hits"`   // spans found decoded in memory
-	CacheMisses  int64 `json:"cache_misses"` // spans that were not
-	BlobHits     int64 `json:"blob_hits"`    // compressed ranges found on disk
-	BlobMisses   int64 `json:"blob_misses"`  // compressed ranges that were fetched
-	Reads        int64 `json:"reads"`        // read requests of the kernel
-	BytesRead    int64 `json:"bytes_read"`
-	Errors       int64 `json:"errors"` // requests answered with EIO
-	Files        int64 `json:"files"`
-	ImageBytes   int64 `json:"image_bytes"`    // compressed size of all layers
-	MemoryBytes  int64 `json:"memory_bytes"`   // decoded spans now in memory
-	ProcessBytes int64 `json:"resident_bytes"` // memory of the server, all in all
+	BytesFetched  int64 `json:"bytes_fetched"` // over the network
+	Requests      int64 `json:"requests"`
+	Retries       int64 `json:"retries"` // requests that were repeated after a fault
+	SpansDecoded  int64 `json:"spans_decoded"`
+	CacheHits     int64 `json:"cache_hits"`   // spans found decoded in memory
+	CacheMisses   int64 `json:"cache_misses"` // spans that were not
+	BlobHits      int64 `json:"blob_hits"`    // compressed ranges found on disk
+	BlobMisses    int64 `json:"blob_misses"`  // compressed ranges that were fetched
+	Reads         int64 `json:"reads"`        // read requests of the kernel
+	BytesRead     int64 `json:"bytes_read"`
+	Errors        int64 `json:"errors"` // requests answered with EIO
+	Files         int64 `json:"files"`
+	ImageBytes    int64 `json:"image_bytes"`    // compressed size of all layers
+	MemoryBytes   int64 `json:"memory_bytes"`   // decoded spans now in memory
+	ResidentBytes int64 `json:"resident_bytes"` // memory of the server, all in all
 
 	Layers []layerStats `json:"layers"` // bottom to top
 }
@@ -56,7 +56,7 @@ func (m *mounting) stats(server *fs.Server) mountStats {
 	net, mem, srv := m.session.fetch.Stats(), m.session.memory.Stats(), server.Stats()
 	s := mountStats{
 		BytesFetched: net.Bytes, Requests: net.Requests, Retries: net.Retries,
-		CacheHits: mem.Hits, CacheMisses: mem.Misses, MemoryBytes: mem.Bytes, ProcessBytes: residentBytes(),
+		CacheHits: mem.Hits, CacheMisses: mem.Misses, MemoryBytes: mem.Bytes, ResidentBytes: residentBytes(),
 		Reads: int64(srv.Reads), BytesRead: int64(srv.Bytes), Errors: int64(srv.Errors),
 		Files: int64(m.image.tree.Len()),
 	}
@@ -79,10 +79,10 @@ func (l *layer) stats() (layerStats, cache.BlobStats) {
 	}
 	s.Cached = blob.Cached
 	switch {
-	case l.src.Local():
-		s.Access = accessLocal
 	case l.current.Load().frames != nil:
 		s.Access = accessFrames
+	case l.src.Local():
+		s.Access = accessLocal
 	case blob.Rangeless:
 		s.Access = accessNoRanges
 	case blob.Cached == l.Size:
