@@ -112,7 +112,8 @@ func (h *helperFlags) line(source string) ([]string, error) {
 			switch {
 			case err == errUnknownOption && h.sloppy:
 			case err != nil:
-				return nil, fmt.Errorf("mount option %q %w", option, err)
+				name, _, _ := strings.Cut(option, "=") // the value may be a password
+				return nil, fmt.Errorf("mount option %q %w", name, err)
 			case flag != "":
 				flags = append(flags, flag)
 			}
