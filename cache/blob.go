@@ -120,7 +120,7 @@ func (b *Blob) Close() error {
 		return nil
 	}
 	b.file.tidy()
-	return b.file.f.Close()
+	return b.file.close()
 }
 
 // Stats returns the counters.

@@ -21,6 +21,8 @@ type blobFile struct {
 	writable bool
 	patience time.Duration
 	unlink   func() error
+	cache    *Cache // nil for a file that is not written to
+	uses     *uses  // nil if nobody is told of uses
 
 	// logMu is held while the map is read or written, together with the lock
 	// of its byte, which keeps out other processes. It protects log.
@@ -46,7 +48,7 @@ func (c *Cache) openBlobFile(name string, size int64) (*blobFile, error) {
 		if err == nil {
 			return file, nil
 		}
-		if err := errors.Join(file.f.Close(), ignoreStale(err)); err != nil {
+		if err := errors.Join(file.close(), ignoreStale(err)); err != nil {
 			return nil, err
 		}
 		// Whoever uses the old file keeps it.
@@ -59,7 +61,8 @@ func (c *Cache) openBlobFile(name string, size int64) (*blobFile, error) {
 func (c *Cache) openAnyBlobFile(name string) (*blobFile, error) {
 	f, err := c.openUsed(name, os.O_RDWR|os.O_CREATE)
 	if err == nil {
-		return &blobFile{f: f, writable: true, patience: c.patience, unlink: func() error { return c.root.Remove(name) }}, nil
+		unlink := func() error { return c.root.Remove(name) }
+		return &blobFile{f: f, writable: true, patience: c.patience, unlink: unlink, cache: c}, nil
 	}
 	if !errors.Is(err, unix.EROFS) {
 		return nil, err
@@ -89,6 +92,9 @@ func (b *blobFile) start(size int64) error {
 		info, err := b.f.Stat()
 		if err != nil {
 			return err
+		}
+		if b.writable {
+			b.uses = newUses(size, info.ModTime(), b.cache.now, func() { _ = b.saveUses() })
 		}
 		if info.Size() == 0 && b.writable {
 			header, _ := appendHeader(nil, size, logStart(size))
@@ -143,6 +149,7 @@ func (b *blobFile) readPresent(p []byte, off int64) (int, error) {
 			continue // it may have been punched out while it was read
 		}
 		if n > 0 {
+			b.uses.note(piece{off, off + int64(n)})
 			return n, nil
 		}
 		if err == io.EOF {
@@ -237,6 +244,10 @@ func (b *blobFile) record(r record) error {
 	if err := b.log.append(b.f, r); err != nil {
 		return err
 	}
+	if r.op == opPresent {
+		b.uses.note(r.piece)
+		b.cache.grew(r.hi - r.lo)
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.apply(r)
@@ -253,6 +264,10 @@ func (b *blobFile) record(r record) error {
 // store writes what is missing of the bytes that were fetched, and records
 // them. The caller holds the lock of their range.
 func (b *blobFile) store(done <-chan struct{}, data []byte, off int64) error {
+	return b.cache.withRoom(func() error { return b.tryStore(done, data, off) })
+}
+
+func (b *blobFile) tryStore(done <-chan struct{}, data []byte, off int64) error {
 	all := piece{off, off + int64(len(data))}
 	if err := b.writeMissing(data, off); err != nil {
 		return errors.Join(err, b.reclaim(done, all))
@@ -311,14 +326,16 @@ func (b *blobFile) hull(p piece) piece {
 // storeLocked is store for who holds no lock of the range: the bytes are
 // written under the lock of the map, as discard punches them.
 func (b *blobFile) storeLocked(done <-chan struct{}, data []byte, off int64) error {
-	return b.withLog(done, true, func() error {
-		if err := b.replay(nil); err != nil {
-			return err
-		}
-		if err := b.writeMissing(data, off); err != nil {
-			return err
-		}
-		return b.record(record{opPresent, piece{off, off + int64(len(data))}})
+	return b.cache.withRoom(func() error {
+		return b.withLog(done, true, func() error {
+			if err := b.replay(nil); err != nil {
+				return err
+			}
+			if err := b.writeMissing(data, off); err != nil {
+				return err
+			}
+			return b.record(record{opPresent, piece{off, off + int64(len(data))}})
+		})
 	})
 }
 

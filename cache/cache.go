@@ -43,7 +43,8 @@ const lockNotice = time.Second
 
 // Options are the choices of [Open]. Nil means the defaults.
 type Options struct {
-	Log *slog.Logger // where a disk that can't be written is told; default slog.Default()
+	Log    *slog.Logger // where a disk that can't be written is told, and what is collected; default slog.Default()
+	Limits Limits
 }
 
 // A Cache is a directory of documents, refs, indexes, frames and blobs. It is safe
@@ -54,9 +55,11 @@ type Cache struct {
 	log      *slog.Logger
 	behind   *semaphore.Weighted // bytes served and not yet written
 	fullOnce sync.Once           // one line for a disk that takes no more
+	bounds   bounds
 	patience time.Duration
 	notice   time.Duration
 	sync     func(*os.File) error // (*os.File).Sync, but for tests
+	now      func() time.Time     // time.Now, but for tests
 }
 
 // Open opens the cache in dir, and makes it, readable by the user alone, when
@@ -69,22 +72,26 @@ type Cache struct {
 // read-only is no error: the Cache then holds nothing, and all that would
 // write to it fails with the reason, which is logged.
 func Open(dir string, o *Options) (*Cache, error) {
-	log := slog.Default()
+	log, limits := slog.Default(), Limits{}
+	if o != nil {
+		limits = o.Limits
+	}
 	if o != nil && o.Log != nil {
 		log = o.Log
 	}
-	c, err := open(dir, log)
+	c, err := open(dir, log, limits)
 	if err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
 	return c, nil
 }
 
-func open(dir string, log *slog.Logger) (*Cache, error) {
+func open(dir string, log *slog.Logger, limits Limits) (*Cache, error) {
 	c := &Cache{
 		dir: dir, log: log,
 		behind: semaphore.NewWeighted(behindBytes), patience: lockPatience, notice: lockNotice,
-		sync: (*os.File).Sync,
+		bounds: bounds{Limits: limits, closing: make(chan struct{})},
+		sync:   (*os.File).Sync, now: time.Now,
 	}
 	err := c.makeRoot()
 	if err == nil {
@@ -116,8 +123,15 @@ func (c *Cache) makeRoot() error {
 	return nil
 }
 
-// Close lets the directory go. What is open of it stays so.
-func (c *Cache) Close() error { return c.root.Close() }
+// Close lets the directory go, in which there is no more than the limits allow
+// if something was added to it. What is open of it stays so.
+func (c *Cache) Close() error {
+	c.bounds.close()
+	if c.bounds.owed.Load() {
+		c.collectAndTell(collectPatience)
+	}
+	return c.root.Close()
+}
 
 // checkOwner refuses a directory into which another user could put files.
 func (c *Cache) checkOwner() error {

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -27,6 +28,7 @@ type house struct {
 	t        *testing.T
 	dir      string
 	log      *logBook
+	start    time.Time
 	contents map[digest.Digest][]byte // of blobs; read-only once the test runs
 }
 
@@ -34,7 +36,7 @@ func newHouse(t *testing.T) *house { return newHouseIn(t, filepath.Join(t.TempDi
 
 func newHouseIn(t *testing.T, dir string) *house {
 	t.Helper()
-	h := &house{t: t, dir: dir, log: &logBook{}, contents: map[digest.Digest][]byte{}}
+	h := &house{t: t, dir: dir, log: &logBook{}, start: time.Now(), contents: map[digest.Digest][]byte{}}
 	h.Cache = h.again()
 	t.Cleanup(h.check)
 	return h

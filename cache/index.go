@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -30,8 +31,8 @@ func (c *Cache) Rename(from, to digest.Digest) error {
 }
 
 // OpenIndex opens the index of a layer for reading, or returns
-// [fs.ErrNotExist]. Until the file is closed the index is in use: Remove
-// skips it.
+// [fs.ErrNotExist]. Until the file is closed the index is in use: it is neither
+// removed nor collected. Who had it open for long says [Cache.Used] then.
 func (c *Cache) OpenIndex(layer digest.Digest) (*os.File, error) { return c.openMade(Indexes, layer) }
 
 // OpenFrames opens the frames of a layer in the same way. They belong to the
@@ -40,13 +41,37 @@ func (c *Cache) OpenIndex(layer digest.Digest) (*os.File, error) { return c.open
 func (c *Cache) OpenFrames(layer digest.Digest) (*os.File, error) { return c.openMade(Frames, layer) }
 
 func (c *Cache) openMade(kind Kind, layer digest.Digest) (*os.File, error) {
-	name, err := kind.path(layer)
+	f, err := c.look(kind, layer, os.O_RDONLY)
+	if err == nil {
+		c.used(kind, layer)
+	}
+	return f, err
+}
+
+// look opens what is in use from then on, but not for use.
+func (c *Cache) look(kind Kind, d digest.Digest, flag int) (*os.File, error) {
+	name, err := kind.path(d)
 	if err != nil {
 		return nil, err
 	}
-	f, err := c.openUsed(name, os.O_RDONLY)
+	f, err := c.openUsed(name, flag)
 	if err != nil {
-		return nil, fmt.Errorf("cache: %v of %s: %w", kind, layer, err)
+		return nil, fmt.Errorf("cache: %v of %s: %w", kind, d, err)
 	}
 	return f, nil
+}
+
+// Used tells that the index and the frames of a layer have been in use until
+// now, as opening them tells that they are from now on.
+func (c *Cache) Used(layer digest.Digest) {
+	c.used(Indexes, layer)
+	c.used(Frames, layer)
+}
+
+// used sets the access time of a file. Nobody but a collection misses it where
+// that is not possible.
+func (c *Cache) used(kind Kind, d digest.Digest) {
+	if name, err := kind.path(d); err == nil && c.root.why == nil {
+		_ = c.root.Chtimes(name, c.now(), time.Time{})
+	}
 }

@@ -22,7 +22,8 @@ type Item struct {
 	Cached int64         // of a blob, the bytes that are there; else Size
 	Disk   int64         // bytes it takes on the disk
 	InUse  bool          // an index, frames or a blob that is open in some process
-	Time   time.Time     // when it was last written
+	Time   time.Time     // when its file was last written to
+	Used   time.Time     // when an index, frames or any of a blob was used last; else zero
 }
 
 // HasBlob returns the size of a blob, and how many bytes of it are there. One
@@ -46,19 +47,25 @@ func (c *Cache) HasBlob(d digest.Digest) (cached, size int64, err error) {
 	return cached, size, nil
 }
 
-// measure reads the map of a blob's file. A file that is of no use has no
-// size. A map whose lock is not to be had at once is read without: what is
-// written to it just then is left out, or all of it where it is compacted.
+// measure tells what readMap reads. A file that is of no use has no size.
 func measure(f *os.File) (cached, size int64, err error) {
-	file := &blobFile{f: f}
-	_, err = file.sync(nil)
-	if errors.Is(err, errBusy) {
-		err = file.replay(nil)
-	}
+	file, err := readMap(f)
 	if errors.Is(err, errHeader) {
 		return 0, 0, nil
 	}
 	return file.present.bytes(), file.log.size, err
+}
+
+// readMap reads the map of a blob's file. One whose lock is not to be had at
+// once is read without: what is written to it just then is left out, or all of
+// it where it is compacted.
+func readMap(f *os.File) (*blobFile, error) {
+	file := &blobFile{f: f}
+	_, err := file.sync(nil)
+	if errors.Is(err, errBusy) {
+		err = file.replay(nil)
+	}
+	return file, err
 }
 
 // List returns all there is, sorted by kind, name and digest. What others
@@ -106,10 +113,7 @@ func (c *Cache) item(kind Kind, file string) (Item, error) {
 	if err != nil {
 		return Item{}, err
 	}
-	it := Item{Kind: kind, Size: info.Size(), Cached: info.Size(), Time: info.ModTime()}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		it.Disk = st.Blocks * 512
-	}
+	it := Item{Kind: kind, Size: info.Size(), Cached: info.Size(), Disk: diskSize(info), Time: info.ModTime()}
 	if kind == Refs {
 		r, err := c.readRef(file)
 		it.Name, it.Digest = r.Name, r.Digest
@@ -119,11 +123,36 @@ func (c *Cache) item(kind Kind, file string) (Item, error) {
 	if it.Digest, ok = digestOf(file); !ok || !info.Mode().IsRegular() {
 		return Item{}, fs.ErrNotExist
 	}
-	if kind == Blobs {
+	switch kind {
+	case Indexes, Frames:
+		it.Used = lastUse(info)
+	case Blobs:
+		used := readClocks(f, info.ModTime())
+		it.Used = time.Unix(int64(slices.Max(used[:])), 0)
 		if it.Cached, it.Size, err = measure(f); err != nil {
 			return Item{}, err
 		}
 	}
 	it.InUse, err = locked(f, useByte)
 	return it, err
+}
+
+// diskSize returns how many bytes a file takes on the disk.
+func diskSize(info fs.FileInfo) int64 {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return info.Size()
+	}
+	return st.Blocks * 512
+}
+
+// lastUse returns when an index or frames were used last. That is what their
+// access time is made to say; programs that read the file for a reason of
+// their own, such as a backup, may set it as well.
+func lastUse(info fs.FileInfo) time.Time {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return info.ModTime()
+	}
+	return time.Unix(st.Atim.Unix())
 }

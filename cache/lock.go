@@ -18,9 +18,10 @@ import (
 
 // Bytes that are locked and never written: far behind the end of any file.
 const (
-	useByte   = int64(1) << 62 // shared: the file is in use; exclusive: it is being made or removed
-	logByte   = useByte + 1    // exclusive: the map of a blob is being appended to; shared: read
-	spoolByte = useByte + 2    // exclusive: the whole blob is being streamed into the file
+	useByte     = int64(1) << 62 // shared: the file is in use; exclusive: it is being made or removed
+	logByte     = useByte + 1    // exclusive: the map of a blob is being appended to; shared: read
+	spoolByte   = useByte + 2    // exclusive: the whole blob is being streamed into the file
+	collectByte = useByte + 3    // exclusive, of the file of the version: the cache is being collected
 )
 
 // Attempts at a lock follow each other after firstPause, then after twice
@@ -146,26 +147,35 @@ func (c *Cache) openLocked(done <-chan struct{}, patience time.Duration, path st
 // error is returned. waiting, unless it is nil, is called when a second has
 // gone by without the lock, once, and before Lock returns.
 func (c *Cache) Lock(ctx context.Context, d digest.Digest, waiting func()) (unlock func(), err error) {
-	name, err := Blobs.path(d)
-	if err != nil {
-		return nil, err
-	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	name = lockDir + name[len(Blobs.dir()):]
-	f, err := c.openLocked(ctx.Done(), c.notice, name, os.O_RDWR|os.O_CREATE, unix.F_WRLCK)
+	unlock, err = c.lockLayer(ctx.Done(), c.notice, d)
 	if errors.Is(err, errBusy) {
 		if waiting != nil {
 			waiting()
 		}
-		f, err = c.openLocked(ctx.Done(), forever, name, os.O_RDWR|os.O_CREATE, unix.F_WRLCK)
+		unlock, err = c.lockLayer(ctx.Done(), forever, d)
 	}
 	if errors.Is(err, errStopped) {
 		return nil, fmt.Errorf("cache: wait for %s: %w", d, ctx.Err())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cache: lock %s: %w", d, err)
+	}
+	return unlock, nil
+}
+
+// lockLayer is Lock for as long as patience lasts.
+func (c *Cache) lockLayer(done <-chan struct{}, patience time.Duration, d digest.Digest) (unlock func(), err error) {
+	name, err := Blobs.path(d)
+	if err != nil {
+		return nil, err
+	}
+	name = lockDir + name[len(Blobs.dir()):]
+	f, err := c.openLocked(done, patience, name, os.O_RDWR|os.O_CREATE, unix.F_WRLCK)
+	if err != nil {
+		return nil, err
 	}
 	return sync.OnceFunc(func() {
 		// The name goes while the lock is held. A waiter that then gets the

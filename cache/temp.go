@@ -69,7 +69,13 @@ func (t *Temp) Write(p []byte) (int, error) {
 	if t.f == nil {
 		return 0, fmt.Errorf("cache: write to %s: %w", t.name, os.ErrClosed)
 	}
-	n, err := t.f.Write(p)
+	n := 0
+	err := t.c.withRoom(func() error {
+		m, err := t.f.Write(p[n:])
+		n += m
+		return err
+	})
+	t.c.grew(int64(n))
 	t.writeErr = nil
 	if err != nil {
 		t.writeErr = fmt.Errorf("cache: %w", err)

@@ -1,0 +1,241 @@
+package cache
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+)
+
+// A Collection tells what was taken away to keep a cache within its limits.
+type Collection struct {
+	Freed   int64 // bytes on disk
+	Blobs   int   // of so many something went
+	Indexes int   // so many went, with their frames
+	// Over is how many bytes the cache still takes more than it may. What is
+	// left of it is in use, or what is never collected.
+	Over int64
+}
+
+// Collect takes away what was used least recently, until the cache is within
+// its limits: first parts of blobs, then indexes with their frames, each of
+// which costs a whole download to make again. Documents and refs, some KB for
+// an image, stay. So does what is in use, the whole of it. Others that add to
+// the cache collect by themselves; Collect waits until they have done so.
+func (c *Cache) Collect(ctx context.Context) (Collection, error) {
+	done, err := c.collect(ctx.Done(), forever, 0)
+	if errors.Is(err, errStopped) {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return done, fmt.Errorf("cache: collect: %w", err)
+	}
+	return done, nil
+}
+
+// collect takes away at least so many bytes, if it can, and what is over the
+// limits. One process does so at a time.
+func (c *Cache) collect(stop <-chan struct{}, patience time.Duration, least int64) (Collection, error) {
+	if c.root.why != nil {
+		return Collection{}, nil
+	}
+	c.bounds.collecting.Lock()
+	defer c.bounds.collecting.Unlock()
+	c.bounds.grown.Store(0)
+	// This file is always there: a new one might need room.
+	f, err := c.root.OpenFile(versionFile, os.O_RDWR, 0)
+	if err != nil {
+		return Collection{}, err
+	}
+	defer f.Close()
+	if err := waitLock(stop, patience, f, unix.F_WRLCK, collectByte, 1); err != nil {
+		return Collection{}, err
+	}
+	c.bounds.owed.Store(false)
+	room, err := c.room()
+	if err != nil {
+		return Collection{}, err
+	}
+	over := max(room.over(), least)
+	if over <= 0 {
+		return Collection{}, nil
+	}
+	done, err := c.takeAway(stop, over)
+	if done.Freed > 0 {
+		c.bounds.rounds.Add(1)
+	}
+	done.Over = max(0, room.over()-done.Freed)
+	return done, err
+}
+
+// takeAway takes away so many bytes, if there are as many.
+func (c *Cache) takeAway(stop <-chan struct{}, over int64) (Collection, error) {
+	parts, err := c.parts(stop)
+	if err != nil {
+		return Collection{}, err
+	}
+	slices.SortFunc(parts, func(a, b part) int {
+		return cmp.Or(cmp.Compare(b.kind, a.kind), cmp.Compare(a.used, b.used), cmp.Compare(a.digest, b.digest), cmp.Compare(a.lo, b.lo))
+	})
+	var done Collection
+	blobs := map[digest.Digest]bool{}
+	for done.Freed < over && len(parts) > 0 {
+		n, sum := 0, int64(0)
+		for ; n < len(parts) && parts[n].kind == parts[0].kind && done.Freed+sum < over; n++ {
+			sum += parts[n].disk
+		}
+		for d, of := range byDigest(parts[:n]) {
+			if err := stopped(stop); err != nil {
+				return done, err
+			}
+			freed, err := c.dropParts(d, of)
+			if err != nil {
+				return done, err
+			}
+			done.Freed += freed
+			switch {
+			case freed == 0:
+			case of[0].kind == Indexes:
+				done.Indexes++
+			default:
+				blobs[d] = true
+			}
+		}
+		parts = parts[n:]
+	}
+	done.Blobs = len(blobs)
+	return done, nil
+}
+
+func byDigest(parts []part) map[digest.Digest][]part {
+	m := map[digest.Digest][]part{}
+	for _, p := range parts {
+		m[p.digest] = append(m[p.digest], p)
+	}
+	return m
+}
+
+func stopped(stop <-chan struct{}) error {
+	select {
+	case <-stop:
+		return errStopped
+	default:
+		return nil
+	}
+}
+
+// dropParts drops parts of one thing, unless it is in use, and returns how many
+// bytes that frees.
+func (c *Cache) dropParts(d digest.Digest, parts []part) (freed int64, err error) {
+	if parts[0].kind == Indexes {
+		return c.dropIndex(d)
+	}
+	freed, err = c.dropOfBlob(d, parts)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errBusy) {
+		return 0, nil
+	}
+	return freed, err
+}
+
+// dropIndex removes the index and the frames of a layer, unless it is just
+// being indexed.
+func (c *Cache) dropIndex(layer digest.Digest) (freed int64, err error) {
+	unlock, err := c.lockLayer(nil, 0, layer)
+	if errors.Is(err, errBusy) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	for _, kind := range []Kind{Indexes, Frames} { // so there is never one without its frames
+		name, err := kind.path(layer)
+		if err != nil {
+			return freed, err
+		}
+		info, err := c.root.Lstat(name)
+		var removed bool
+		if err == nil {
+			removed, err = c.removeUnused(name)
+		}
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return freed, err
+		case !removed:
+			return freed, nil
+		default:
+			freed += diskSize(info)
+		}
+	}
+	return freed, nil
+}
+
+// dropOfBlob drops parts of a blob; the whole file if nothing is left of the
+// blob, or if it takes no more notes of what is there.
+func (c *Cache) dropOfBlob(d digest.Digest, parts []part) (freed int64, err error) {
+	name, err := Blobs.path(d)
+	if err != nil {
+		return 0, err
+	}
+	f, err := c.root.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	if free, err := tryLock(f, unix.F_WRLCK, useByte, 1); !free || err != nil {
+		return 0, err
+	}
+	if ok, err := linked(f); !ok || err != nil {
+		return 0, err
+	}
+	before, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	file := &blobFile{f: f, writable: true, patience: collectPatience, cache: c}
+	err = file.drop(parts)
+	switch {
+	case errors.Is(err, errBusy):
+		return 0, err
+	case err == nil && len(file.present) > 0:
+		after, err := f.Stat()
+		c.log.Debug("dropped from the cache", "blob", d, "parts", len(parts), "err", err)
+		return diskSize(before) - diskSize(after), err
+	}
+	if err := c.root.Remove(name); err != nil {
+		return 0, err
+	}
+	c.log.Debug("dropped from the cache", "blob", d, "why", err)
+	return diskSize(before), nil
+}
+
+// drop drops parts, in as many records as it takes, and then gives back the
+// room of all that is not there: theirs, and that of bytes that somebody wrote
+// or dropped who was killed before he was done.
+func (b *blobFile) drop(parts []part) error {
+	return b.withLog(nil, true, func() error {
+		if err := b.replay(nil); err != nil {
+			return err
+		}
+		var gone ranges
+		for _, p := range parts {
+			gone = gone.add(p.piece)
+		}
+		for _, p := range gone {
+			if err := b.record(record{opDropped, p}); err != nil {
+				return err
+			}
+		}
+		return b.eachMissing(piece{0, b.log.size}, func(m piece) error {
+			return b.punch(piece{dataStart + m.lo, dataStart + m.hi})
+		})
+	})
+}
