@@ -149,3 +149,37 @@ func BenchmarkStream(b *testing.B) {
 	run("There/Blob", nothing, stream, io.Discard)
 	run("There/File", nothing, func() io.Reader { return io.NewSectionReader(file, 0, size) }, io.Discard)
 }
+
+// BenchmarkCollect collects in a cache of 5000 blobs of a few pieces each: with room left, and with none but what a blob takes.
+func BenchmarkCollect(b *testing.B) {
+	c, err := Open(filepath.Join(b.TempDir(), "cache"), nil)
+	must(b, err)
+	defer c.Close()
+	for i := range 5000 {
+		s := sourceOf(randomBytes(uint64(i), 256<<10))
+		blob, err := c.Blob(s.digest, int64(len(s.data)), s)
+		must(b, err)
+		for off := int64(0); off < int64(len(s.data)); off += 64 << 10 {
+			if _, err := blob.ReadAt(make([]byte, 16<<10), off); err != nil {
+				b.Fatal(err)
+			}
+		}
+		must(b, blob.Close())
+	}
+	b.Run("within", func(b *testing.B) {
+		c.bounds.Limits = Limits{Size: 1 << 40}
+		for b.Loop() {
+			_, err := c.Collect(b.Context())
+			must(b, err)
+		}
+	})
+	b.Run("over", func(b *testing.B) {
+		for b.Loop() {
+			room, err := c.room()
+			must(b, err)
+			c.bounds.Limits = Limits{Size: room.Disk - 1}
+			_, err = c.Collect(b.Context())
+			must(b, err)
+		}
+	})
+}

@@ -70,7 +70,7 @@ func onlyMessage(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// children that run until their stdin ends, or what they do is wrong.
+// untilTold does something again and again, until stdin ends or it fails.
 func untilTold(do func() error) error {
 	told := make(chan error, 1)
 	go func() {
@@ -86,7 +86,7 @@ func untilTold(do func() error) error {
 		if err := do(); err != nil {
 			return err
 		}
-		if n == 3 {
+		if n == 10 {
 			fmt.Println("at it")
 		}
 	}
@@ -129,6 +129,15 @@ func childReadMany(dir string) error {
 			if string(p) != string(s.data[lo:][:len(p)]) {
 				return fmt.Errorf("%d bytes from %d on are wrong", len(p), lo)
 			}
+		}
+		if err := b.landed(); err != nil {
+			return err
+		}
+		if err := b.Discard(int64(lo), 20_000); err != nil { // as who found it wrong does
+			return err
+		}
+		if _, err := b.ReadAt(make([]byte, 10), int64(lo)); err != nil {
+			return err
 		}
 		if err := b.landed(); err != nil {
 			return err
@@ -179,14 +188,14 @@ func childBuild(dir string) error {
 	})
 }
 
-func TestProcessesCollectWhileOthersReadAndBuild(t *testing.T) {
+func TestProcessesCollectAndCheckWhileOthersReadAndBuild(t *testing.T) {
 	h := newHouse(t)
 	for i := range manyBlobs {
 		s := manySource(i)
 		h.contents[s.digest] = s.data
 	}
 	var running []*child
-	for _, what := range []string{"collect", "collect", "readMany", "readMany", "readMany", "build", "build"} {
+	for _, what := range []string{"collect", "collect", "readMany", "readMany", "check", "check", "build", "build"} {
 		running = append(running, startChild(t, what, h.dir))
 	}
 	for _, c := range running {

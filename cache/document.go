@@ -25,7 +25,7 @@ func (c *Cache) Document(d digest.Digest) ([]byte, error) {
 		return nil, fmt.Errorf("cache: document %s: %w", d, err)
 	}
 	if d.Algorithm().FromBytes(b) != d {
-		return nil, fmt.Errorf("cache: document %s was damaged: %w", d, c.drop(name))
+		return nil, fmt.Errorf("cache: document %s %w: %w", d, ErrDamaged, c.drop(name))
 	}
 	return b, nil
 }

@@ -81,7 +81,9 @@ const minLeftover = 1 << 20
 // partsOfBlob returns the parts of a blob of which something is there, and an
 // empty one for room that the file takes for nothing.
 func partsOfBlob(d digest.Digest, f *os.File, info fs.FileInfo) ([]part, error) {
-	file, err := readMap(f)
+	// Without a lock: who takes parts away looks again.
+	file := &blobFile{f: f}
+	err := file.replay(nil)
 	if err != nil && !errors.Is(err, errHeader) {
 		return nil, err
 	}

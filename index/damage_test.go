@@ -14,12 +14,7 @@ import (
 // TestAnyChangedByteOfAnIndexIsNoticed changes each byte of small indexes, and of the frames that they are about, and
 // reads all that there is.
 func TestAnyChangedByteOfAnIndexIsNoticed(t *testing.T) {
-	tar, zipped := smallLayer(t)
-	for name, l := range map[string]sample{
-		"gzip": {tar, zipped},
-		"zstd": {tar, slices.Concat(img.Zstd(tar[:1024]), img.Zstd(tar[1024:]))},
-		"tar":  {tar, tar},
-	} {
+	for name, l := range formatsOf(t) {
 		t.Run(name, func(t *testing.T) {
 			x, frames := mustBuildBoth(t, l.blob)
 			want, err := entriesOf(mustOpen(t, x))

@@ -292,6 +292,9 @@ func useIndex(t *testing.T, b, blobBytes, frames []byte) {
 	if _, err := entriesOf(x); err != nil && !errors.Is(err, ErrDamaged) {
 		t.Error(err)
 	}
+	if err := x.Check(bytes.NewReader(frames)); err != nil && !errors.Is(err, ErrDamaged) {
+		t.Error(err)
+	}
 	z := NewReader(x, &blob{bytes: blobBytes}, bytes.NewReader(frames), newMemory(0))
 	for _, off := range []int64{0, x.TarSize() / 2, x.TarSize() - 1} {
 		if n, err := z.ReadAt(make([]byte, 10), max(off, 0)); n < 10 && err == nil {

@@ -301,7 +301,7 @@ func (q *request) compressed() ([]byte, error) {
 	t := q.r.x.t
 	in := t.in(q.span)
 	if t.spans[q.span].place == inFrames {
-		return q.frame(in)
+		return q.frame()
 	}
 	if in.off < q.start || in.off+in.n > q.start+int64(len(q.buf)) {
 		if err := q.fetch(); err != nil {
@@ -324,22 +324,12 @@ func (q *request) compressed() ([]byte, error) {
 	return src, nil
 }
 
-// frame gives the bytes of a span that stands in the frames, checked.
-func (q *request) frame(in byteRange) ([]byte, error) {
-	x := q.r.x
-	if q.r.frames == nil {
-		return nil, fmt.Errorf("%w: there are no frames", ErrDamaged)
-	}
-	q.buf = q.buf[:0] // what was fetched of the blob
-	if int64(cap(q.buf)) < in.n {
-		q.buf = make([]byte, 0, in.n)
-	}
-	src := q.buf[:in.n]
-	if err := readFull(q.r.frames, src, in.off); err != nil {
+// frame gives the bytes of a span that stands in the frames, checked. They take the place of what was fetched of the blob.
+func (q *request) frame() ([]byte, error) {
+	src, err := q.r.x.readFrame(q.r.frames, q.span, q.buf)
+	q.buf = src[:0]
+	if err != nil {
 		return nil, err
-	}
-	if sha256.Sum256(src) != x.t.spans[q.span].sum {
-		return nil, fmt.Errorf("%w: digest of the frame from byte %d on", ErrDamaged, in.off)
 	}
 	return src, nil
 }
