@@ -128,7 +128,7 @@ func (c *Cache) makeRoot() error {
 func (c *Cache) Close() error {
 	c.bounds.close()
 	if c.bounds.owed.Load() {
-		c.collectAndTell(collectPatience)
+		c.collectAndTell(nil, collectPatience)
 	}
 	return c.root.Close()
 }

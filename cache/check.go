@@ -77,7 +77,12 @@ func (k *blobCheck) open(c *Cache) error {
 		err = fs.ErrNotExist
 	}
 	if errors.Is(err, errHeader) {
-		err = errors.Join(fmt.Errorf("its header %w", ErrDamaged), c.removeLooked(Blobs, k.digest, f))
+		var removed bool
+		if removed, err = c.removeLooked(Blobs, k.digest, f); removed {
+			err = fmt.Errorf("its header %w", ErrDamaged)
+		} else if err == nil {
+			err = fs.ErrNotExist // another file has taken its place
+		}
 	}
 	if err != nil {
 		return errors.Join(k.stopped(err), f.Close())
@@ -241,46 +246,42 @@ func (c *Cache) Look(kind Kind, layer digest.Digest) (*os.File, error) {
 }
 
 // DropIndex removes the index of a layer, which was found to be damaged, with
-// its frames, unless another has taken its place. Who uses them goes on.
-func (c *Cache) DropIndex(ctx context.Context, layer digest.Digest, index *os.File) error {
+// its frames, and reports whether it did: not if it is gone, or another has
+// taken its place. Who uses them goes on.
+func (c *Cache) DropIndex(ctx context.Context, layer digest.Digest, index *os.File) (bool, error) {
 	unlock, err := c.Lock(ctx, layer, nil)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer unlock()
-	if err := c.removeLooked(Indexes, layer, index); err != nil {
-		return fmt.Errorf("cache: drop index of %s: %w", layer, err)
+	dropped, err := c.removeLooked(Indexes, layer, index)
+	if dropped {
+		var frames string
+		if frames, err = Frames.path(layer); err == nil {
+			err = c.root.Remove(frames)
+		}
 	}
-	return nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return dropped, fmt.Errorf("cache: drop index of %s: %w", layer, err)
+	}
+	return dropped, nil
 }
 
-// removeLooked removes a file if it has its name still; frames go with their
-// index.
-func (c *Cache) removeLooked(kind Kind, d digest.Digest, f *os.File) error {
+// removeLooked removes a file if it is the one that has the name, and reports
+// whether it did.
+func (c *Cache) removeLooked(kind Kind, d digest.Digest, f *os.File) (bool, error) {
 	name, err := kind.path(d)
 	if err != nil {
-		return err
+		return false, err
 	}
 	mine, err := f.Stat()
 	if err != nil {
-		return err
+		return false, err
 	}
-	switch there, err := c.root.Lstat(name); {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return err
-	case !os.SameFile(mine, there):
-		return nil
+	there, err := c.root.Lstat(name)
+	if err != nil || !os.SameFile(mine, there) {
+		return false, err
 	}
 	err = c.root.Remove(name)
-	if err == nil && kind == Indexes {
-		if name, err = Frames.path(d); err == nil {
-			err = c.root.Remove(name)
-		}
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
-	return err
+	return err == nil, err
 }

@@ -82,7 +82,7 @@ func (c *Cache) collectBehind() {
 	}
 	b.behind = true
 	b.running.Go(func() {
-		c.collectAndTell(0)
+		c.collectAndTell(b.closing, 0)
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.behind = false
@@ -90,8 +90,8 @@ func (c *Cache) collectBehind() {
 }
 
 // collectAndTell collects for nobody who would look at what comes of it.
-func (c *Cache) collectAndTell(patience time.Duration) {
-	done, err := c.collect(c.bounds.closing, patience, 0)
+func (c *Cache) collectAndTell(stop <-chan struct{}, patience time.Duration) {
+	done, err := c.collect(stop, patience, 0)
 	switch {
 	case errors.Is(err, errBusy) || errors.Is(err, errStopped):
 		c.log.Debug("the cache is not collected", "dir", c.dir, "why", err)

@@ -48,6 +48,7 @@ var exitCodes = []struct {
 	{as[*layers.EntryError], exitVerification},
 	{is(index.ErrMalformed), exitVerification},
 	{is(index.ErrCorrupt), exitVerification},
+	{is(errDamagedCache), exitVerification},
 	{is(fs.ErrMount), exitMount},
 	{is(fetcher.ErrNotFound), exitNotFound},
 	{as[notFoundError], exitNotFound},

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"imgfs/cache"
 	"imgfs/fetcher"
 )
 
@@ -68,10 +69,33 @@ func (f *networkFlags) options(a *app) *fetcher.Options {
 }
 
 // cacheFlags are the flags of every command that uses the cache.
-type cacheFlags struct{ dir string }
+type cacheFlags struct {
+	dir        string
+	size, free byteSize // unset: see limits
+}
 
 func (f *cacheFlags) add(s *pflag.FlagSet) {
+	f.size, f.free = unset, unset
 	s.StringVar(&f.dir, "cache-dir", "", "where layers and their indexes are kept (default: $IMGFS_CACHE_DIR, $XDG_CACHE_HOME/imgfs, ~/.cache/imgfs)")
+	s.Var(&f.size, "cache-size", "what the cache may take on disk, like 20GiB; 0: any amount (default: $IMGFS_CACHE_SIZE, 20GiB)")
+	s.Var(&f.free, "cache-free", "what the cache leaves free on its file system (default: 5% of it, 2GiB at most)")
+}
+
+// defaultCacheSize is what the cache may take if nobody says otherwise.
+const defaultCacheSize = byteSize(20 << 30)
+
+// limits are the bounds of the cache.
+func (f *cacheFlags) limits() (cache.Limits, error) {
+	size := f.size
+	if env := os.Getenv("IMGFS_CACHE_SIZE"); size == unset && env != "" {
+		if err := size.Set(env); err != nil {
+			return cache.Limits{}, usageError{fmt.Errorf("IMGFS_CACHE_SIZE: %w", err)}
+		}
+	}
+	if size == unset {
+		size = defaultCacheSize
+	}
+	return cache.Limits{Size: int64(size), Free: int64(f.free)}, nil
 }
 
 // path is the cache directory.
@@ -92,7 +116,13 @@ func (f *cacheFlags) path() (string, error) {
 // A byteSize is a number of bytes as a flag: 134217728, 128MiB, 128M, 1GiB.
 type byteSize int64
 
+// unset is the size of a flag that is not given. It is negative, which for [cache.Limits] stands for a default.
+const unset = byteSize(-1)
+
 func (s *byteSize) String() string {
+	if *s == unset {
+		return ""
+	}
 	n, unit := int64(*s), 0
 	for ; n >= 1024 && n%1024 == 0 && unit < 4; unit++ {
 		n /= 1024

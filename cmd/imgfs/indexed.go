@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -53,7 +54,7 @@ func (s *session) cachedIndex(layer, blob digest.Digest) (*indexed, error) {
 		return nil, err
 	}
 	x := &indexed{file: f}
-	err = x.open(s.cache, layer)
+	err = x.open(s.cache.OpenFrames, layer)
 	if err == nil && blob != "" && x.index.Blob() != blob {
 		err = fmt.Errorf("it is that of layer %s", x.index.Blob())
 	}
@@ -65,8 +66,26 @@ func (s *session) cachedIndex(layer, blob digest.Digest) (*indexed, error) {
 	return x, nil
 }
 
+// check reads all that there is a file of.
+func (x *indexed) check(ctx context.Context, c *cache.Cache, layer digest.Digest) error {
+	look := func(layer digest.Digest) (*os.File, error) { return c.Look(cache.Frames, layer) }
+	if err := x.open(look, layer); err != nil {
+		return err
+	}
+	return x.index.Check(readerAtFunc(func(p []byte, off int64) (int, error) {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		return x.frames.ReadAt(p, off)
+	}))
+}
+
+type readerAtFunc func(p []byte, off int64) (int, error)
+
+func (f readerAtFunc) ReadAt(p []byte, off int64) (int, error) { return f(p, off) }
+
 // open opens what there is a file of.
-func (x *indexed) open(c *cache.Cache, layer digest.Digest) error {
+func (x *indexed) open(frames func(layer digest.Digest) (*os.File, error), layer digest.Digest) error {
 	st, err := x.file.Stat()
 	if err != nil {
 		return err
@@ -79,14 +98,17 @@ func (x *indexed) open(c *cache.Cache, layer digest.Digest) error {
 	if want == 0 {
 		return nil
 	}
-	if x.frames, err = c.OpenFrames(layer); err != nil {
+	if x.frames, err = frames(layer); err != nil {
+		if errors.Is(err, iofs.ErrNotExist) {
+			err = fmt.Errorf("%w: %w", index.ErrDamaged, err)
+		}
 		return err
 	}
 	if st, err = x.frames.Stat(); err != nil {
 		return err
 	}
 	if st.Size() != want {
-		return fmt.Errorf("its frames are %d bytes, and not %d", st.Size(), want)
+		return fmt.Errorf("%w: its frames are %d bytes, and not %d", index.ErrDamaged, st.Size(), want)
 	}
 	return nil
 }

@@ -88,6 +88,7 @@ func (l *layer) close() {
 	for _, x := range append(l.old, l.current.Load()) {
 		if x != nil {
 			x.close()
+			l.session.cache.Used(l.Digest)
 		}
 	}
 	if l.blob != nil {
