@@ -44,7 +44,7 @@ func (c *Cache) openBlobFile(name string, size int64) (*blobFile, error) {
 		if err != nil {
 			return nil, err
 		}
-		err = file.start(size)
+		err = c.withRoom(func() error { return file.start(size) })
 		if err == nil {
 			return file, nil
 		}

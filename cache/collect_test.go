@@ -284,7 +284,7 @@ func TestWhoAddsMuchCollectsMeanwhile(t *testing.T) {
 	h.bounds.running.Wait()
 	h.wantPresent(old)
 	h.wantPresent(s, piece{0, 8 * mib})
-	if h.log.count("more than it may") == 0 {
+	if h.log.count("over its limits") == 0 {
 		t.Error("the log does not tell that the rest is in use")
 	}
 }

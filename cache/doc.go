@@ -25,6 +25,16 @@
 // the map of a blob may promise what the disk has lost, which is damage like
 // any other.
 //
+// # Bounds
+//
+// [Limits] bound what all of it takes on disk. Who adds to a cache collects, in
+// between and at the end: what was used least recently goes until the cache is
+// within its limits, first of all blobs their parts of a MiB, then indexes
+// with their frames. A part of a blob is used when it is read or brought, which
+// each [Blob] keeps in memory and writes to the blob's file now and then; to
+// lose that loses an order and nothing else. What some process has open is
+// never taken away, and neither are documents and refs.
+//
 // # Processes
 //
 // Several processes, and several Caches in one process, may use a directory

@@ -98,7 +98,7 @@ func (c *Cache) collectAndTell(stop <-chan struct{}, patience time.Duration) {
 	case err != nil:
 		c.log.Info("the cache can't be collected", "dir", c.dir, "err", err)
 	case done.Over > 0:
-		c.log.Info("the cache takes more than it may, and the rest of it is in use", "dir", c.dir, "freed", done.Freed, "over", done.Over)
+		c.log.Info("the cache is over its limits, and what is left of it is in use", "dir", c.dir, "freed", done.Freed, "over", done.Over)
 	case done.Freed > 0:
 		c.log.Info("the cache was collected", "dir", c.dir, "freed", done.Freed)
 	}

@@ -39,7 +39,7 @@ func (a *app) collect(ctx context.Context, f *cacheFlags) error {
 		return err
 	}
 	if done.Over > 0 {
-		return fmt.Errorf("the cache takes %s more than it may: the rest of it is in use, or too small to matter", humanBytes(done.Over))
+		return fmt.Errorf("still %s over the limits: what is left in the cache is in use, or is never collected", humanBytes(done.Over))
 	}
 	return nil
 }
