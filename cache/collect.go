@@ -72,6 +72,9 @@ func (c *Cache) collect(stop <-chan struct{}, patience time.Duration, least int6
 		c.bounds.rounds.Add(1)
 	}
 	done.Over = max(0, room.over()-done.Freed)
+	if done.Over > 0 {
+		c.bounds.owed.Store(true) // what is in use now may not be so when this process ends
+	}
 	return done, err
 }
 

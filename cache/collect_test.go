@@ -287,6 +287,16 @@ func TestWhoAddsMuchCollectsMeanwhile(t *testing.T) {
 	if h.log.count("over its limits") == 0 {
 		t.Error("the log does not tell that the rest is in use")
 	}
+	// The last collection found nothing to take away, and nothing has come since.
+	done, err := h.Collect(t.Context())
+	if err != nil || done.Over == 0 {
+		t.Errorf("%+v, %v", done, err)
+	}
+	must(t, errors.Join(b.Close(), h.Close()))
+	other := h.again()
+	if r, err := other.room(); err != nil || r.Disk > 4*mib {
+		t.Errorf("when it is closed there are %d bytes (%v)", r.Disk, err)
+	}
 }
 
 // What somebody wrote or dropped who was killed before he was done takes room too.

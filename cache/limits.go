@@ -38,7 +38,7 @@ const roomPause = 10 * time.Second
 type bounds struct {
 	Limits
 	closing   chan struct{} // closed by Close
-	owed      atomic.Bool   // something came since the last collection began
+	owed      atomic.Bool   // something came since the last collection began, or that left too much
 	grown     atomic.Int64  // bytes that came since one was begun or put off
 	rounds    atomic.Int64  // collections that have freed something
 	fruitless atomic.Int64  // when one for room freed nothing; seconds since 1970
