@@ -4,7 +4,6 @@ import (
 	"bytes"
 	gz "compress/gzip"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -108,55 +107,6 @@ func TestADockerArchiveOfSeveralImages(t *testing.T) {
 	}
 	if _, err := f.Resolve(t.Context(), parse(t, path+":@2")); !errors.As(err, new(*PlatformError)) {
 		t.Errorf("the other platform: %v", err)
-	}
-}
-
-// hybrid returns an archive as docker save writes it since version 25, of an image whose blobs are stored as they are.
-func hybrid(t testing.TB, b testimage.Bundle, tag string) string {
-	t.Helper()
-	var m v1.Manifest
-	if err := json.Unmarshal(b.Blobs[b.Root.Digest], &m); err != nil {
-		t.Fatal(err)
-	}
-	root := b.Root
-	root.Annotations = map[string]string{nameAnnotation: "docker.io/library/" + tag, v1.AnnotationRefName: tag[strings.IndexByte(tag, ':')+1:]}
-	index, err := json.Marshal(v1.Index{Manifests: []v1.Descriptor{root}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	item := testimage.DockerItem{Config: testimage.BlobPath("", m.Config.Digest), RepoTags: []string{tag}}
-	for _, l := range m.Layers {
-		item.Layers = append(item.Layers, testimage.BlobPath("", l.Digest))
-	}
-	files := []testimage.Entry{testimage.File(v1.ImageLayoutFile, `{"imageLayoutVersion":"1.0.0"}`), testimage.File(v1.ImageIndexFile, string(index))}
-	for d, content := range b.Blobs {
-		files = append(files, testimage.File(testimage.BlobPath("", d), string(content)))
-	}
-	return tarFile(t, append(files, testimage.DockerManifestFile(item))...)
-}
-
-func TestAWholeNameNeedNotBeOneOfDockers(t *testing.T) {
-	path := hybrid(t, imageOf([]byte("x")).Bundle(), "UPPER:12")
-	f, _ := newFetcher(t, Options{})
-	checkLayers(t, f, resolve(t, f, "oci-archive:"+path+":docker.io/library/UPPER:12"), []byte("x"))
-}
-
-func TestAHybridArchiveIsALayoutAndADockerArchive(t *testing.T) {
-	content := testimage.Tar(testimage.File("f", "1"))
-	for name, blob := range map[string][]byte{"as it is": content, "compressed": gzipped(t, content)} {
-		b := testimage.Image{Layers: []testimage.Layer{testimage.NewLayer(blob, content)}}.Bundle()
-		path := hybrid(t, b, "debian:12")
-		f, _ := newFetcher(t, Options{})
-		for ref, transport := range map[string]string{
-			path: "oci-archive", path + ":12": "oci-archive", path + ":debian:12": "oci-archive", "oci-archive:" + path + ":docker.io/library/debian:12": "oci-archive",
-			"docker-archive:" + path: "docker-archive", "docker-archive:" + path + ":debian:12": "docker-archive",
-		} {
-			im := resolve(t, f, ref)
-			if im.Ref.transport != transport || im.Layers[0].DiffID != digest.FromBytes(content) {
-				t.Errorf("%s: %s is taken for %s: %+v", name, ref, im.Ref, im.Layers)
-			}
-			checkLayers(t, f, im, blob)
-		}
 	}
 }
 

@@ -30,6 +30,15 @@ func (l *layout) roots(context.Context) ([]v1.Descriptor, error) {
 	if l.ref.digest != "" {
 		return []v1.Descriptor{{Digest: l.ref.digest}}, nil
 	}
+	entries, err := l.entries()
+	if err != nil {
+		return nil, err
+	}
+	return l.pick(entries)
+}
+
+// entries returns what the index lists.
+func (l *layout) entries() ([]v1.Descriptor, error) {
 	b, err := readFile(l.files, v1.ImageIndexFile, maxManifest)
 	if err != nil {
 		return nil, err
@@ -38,7 +47,7 @@ func (l *layout) roots(context.Context) ([]v1.Descriptor, error) {
 	if err := json.Unmarshal(b, &index); err != nil {
 		return nil, errorf(ErrMalformed, "%s of %s is not valid: %s", v1.ImageIndexFile, l.files.location(), printable(err.Error()))
 	}
-	return l.pick(index.Manifests)
+	return index.Manifests, nil
 }
 
 func (l *layout) checkVersion() error {
@@ -56,12 +65,18 @@ func (l *layout) checkVersion() error {
 	return nil
 }
 
-// pick returns the entries that the tag of the reference names, and all without a tag. They have to be one image: several
-// entries of one name are taken as an index.
+// pick returns the entries that the tag of the reference names, and all without a tag, each digest once. They have to be one
+// image: several entries of one name are taken as an index, and several names of one digest as what they are.
 func (l *layout) pick(entries []v1.Descriptor) ([]v1.Descriptor, error) {
-	var picked []v1.Descriptor
+	var named, picked []v1.Descriptor
+	distinct := map[digest.Digest]bool{}
 	for _, e := range entries {
-		if l.ref.tag == "" || l.named(e) {
+		if l.ref.tag != "" && !l.named(e) {
+			continue
+		}
+		named = append(named, e)
+		if !distinct[e.Digest] {
+			distinct[e.Digest] = true
 			picked = append(picked, e)
 		}
 	}
@@ -71,8 +86,8 @@ func (l *layout) pick(entries []v1.Descriptor) ([]v1.Descriptor, error) {
 	case len(picked) == 0:
 		return nil, errorf(ErrNotFound, "%s has no tag %q; it has %s", l.files.location(), l.ref.tag, listed(names(entries)))
 	}
-	if names := names(picked); len(names) > 1 {
-		return nil, errorf(ErrReference, "%s holds several images; say which: %s", l.files.location(), listed(names))
+	if len(names(picked)) > 1 {
+		return nil, errorf(ErrReference, "%s holds several images; say which: %s", l.files.location(), listed(names(named)))
 	}
 	return picked, nil
 }

@@ -62,7 +62,7 @@ func (f *Fetcher) recognise(ctx context.Context, ref Reference) (Reference, sour
 		return f.recogniseRootfs(ctx, ref, files)
 	case err != nil:
 		return ref, nil, err
-	case files.has(v1.ImageLayoutFile) && files.has(v1.ImageIndexFile):
+	case isLayout(ref, files):
 		ref = f.taken(ref, "oci-archive", "an OCI image layout in an archive")
 		return ref, &layout{ref, files}, nil
 	}
@@ -75,6 +75,19 @@ func (f *Fetcher) recognise(ctx context.Context, ref Reference) (Reference, sour
 		err = errorf(ErrReference, "%s is an archive of docker save, which knows no digests", ref.path)
 	}
 	return ref, f.newDockerArchive(ref, files), err
+}
+
+// isLayout tells whether an archive is to be taken for an OCI image layout. If it is Docker's as well, that may have what the
+// index lacks: a position, and what Docker 25.0 was asked for by its digest (github.com/moby/moby, issue 47210).
+func isLayout(ref Reference, files *archive) bool {
+	if !files.has(v1.ImageLayoutFile) || !files.has(v1.ImageIndexFile) {
+		return false
+	}
+	if !files.has(dockerManifestFile) {
+		return true
+	}
+	entries, err := (&layout{ref, files}).entries()
+	return !positionPattern.MatchString(ref.tag) && (err != nil || len(entries) > 0)
 }
 
 // areImages tells whether what a manifest.json lists may be images. Others have files of that name, too.

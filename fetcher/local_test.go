@@ -129,7 +129,7 @@ func TestWhatAPathIsTakenForIsSaid(t *testing.T) {
 		layout: "oci", skopeoCopy(t, b): "dir", both: "oci",
 		tarFile(t, testimage.LayoutFiles(testimage.Tagged{Bundle: b})...):           "oci-archive",
 		dockerSave(t, imageOf([]byte("x"))):                                         "docker-archive",
-		hybrid(t, b, "a:1"):                                                         "oci-archive",
+		hybridOf(t, b, "a:1"):                                                       "oci-archive",
 		tarFile(t, testimage.Dir("bin")):                                            "tar",
 		tarFile(t, testimage.File("oci-layout", "x")):                               "tar",
 		tarFile(t, testimage.File("manifest.json", `{"name":"a web application"}`)): "tar",

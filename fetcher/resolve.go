@@ -242,15 +242,39 @@ func (r *resolver) image(c *candidate) (*Image, error) {
 	if c.manifest.schema1 != nil {
 		diffIDs = make([]digest.Digest, len(c.manifest.Layers)) // not known
 	}
-	if len(diffIDs) != len(c.manifest.Layers) {
-		return nil, layersMismatch(r.ref, diffIDs, len(c.manifest.Layers))
+	layers := inOrder(c.manifest.Layers, diffIDs)
+	if len(diffIDs) != len(layers) {
+		return nil, layersMismatch(r.ref, diffIDs, len(layers))
 	}
 	im := &Image{
 		src: r.src, Ref: r.ref, Digest: c.root, ManifestDigest: c.digest, MediaType: c.manifest.MediaType,
 		Manifest: c.raw, Config: c.config, ConfigDigest: c.manifest.Config.Digest, Platform: c.parsed.Platform,
 	}
-	for i, l := range c.manifest.Layers {
+	for i, l := range layers {
 		im.Layers = append(im.Layers, Layer{Digest: l.Digest, MediaType: l.MediaType, Size: l.Size, DiffID: diffIDs[i], URLs: l.URLs})
 	}
 	return im, nil
+}
+
+// inOrder returns layers in the order of their diff IDs, each as often as it is there. It can where none is compressed: then
+// their digests tell. In the layouts that Docker 25.0.0 wrote, the manifest has each once, in any order (github.com/moby/moby,
+// issue 47150), and the config is right.
+func inOrder(layers []v1.Descriptor, diffIDs []digest.Digest) []v1.Descriptor {
+	left, known := map[digest.Digest]bool{}, map[digest.Digest]v1.Descriptor{}
+	for _, l := range layers {
+		left[l.Digest], known[l.Digest] = true, l
+	}
+	var ordered []v1.Descriptor
+	for _, id := range diffIDs {
+		l, ok := known[id]
+		if !ok {
+			return layers
+		}
+		delete(left, id)
+		ordered = append(ordered, l)
+	}
+	if len(left) > 0 {
+		return layers
+	}
+	return ordered
 }
