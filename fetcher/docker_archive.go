@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -26,7 +27,7 @@ const dockerManifestFile = "manifest.json"
 // A dockerArchive is an image in an archive that docker save has written, or another tool for docker load
 // (github.com/moby/moby, image/tarexport; its specification is image/spec/spec.md there). There are no manifests in it,
 // so one is made of what it lists, as docker push does. A layer that is not compressed has its diff ID for its digest. One
-// that is, as crane and kaniko write them, is read once to learn its digest.
+// that is, as crane and kaniko write them, is read once to learn its digest, and so is each of an archive of old.
 type dockerArchive struct {
 	ref       Reference
 	files     *archive
@@ -41,6 +42,8 @@ type dockerItem struct {
 	Config   string
 	RepoTags []string
 	Layers   []string
+
+	newest string // ID of the newest layer, in the place of the others, in an archive that has no manifest.json
 }
 
 func (f *Fetcher) newDockerArchive(ref Reference, files *archive) *dockerArchive {
@@ -76,9 +79,8 @@ func (a *dockerArchive) roots(ctx context.Context) ([]v1.Descriptor, error) {
 
 // dockerItems returns the images that an archive lists.
 func dockerItems(files *archive) ([]dockerItem, error) {
-	if !files.has(dockerManifestFile) && files.has("repositories") {
-		return nil, unsupported("%s is an archive of Docker's before version 1.10, which is not supported: it has no %s",
-			files.location(), dockerManifestFile)
+	if !files.has(dockerManifestFile) && files.has(repositoriesFile) {
+		return oldDockerItems(files)
 	}
 	b, err := readFile(files, dockerManifestFile, maxManifest)
 	if err != nil {
@@ -88,7 +90,22 @@ func dockerItems(files *archive) ([]dockerItem, error) {
 	if err := json.Unmarshal(b, &items); err != nil {
 		return nil, errorf(ErrMalformed, "%s of %s is not valid: %s", dockerManifestFile, files.location(), printable(err.Error()))
 	}
+	if slices.ContainsFunc(items, func(item dockerItem) bool { return item.Config == "" }) {
+		return nil, errorf(ErrMalformed, "%s of %s lists something else than images", dockerManifestFile, files.location())
+	}
 	return items, nil
+}
+
+// dockerLayer matches the names of layers in archives of Docker's.
+var dockerLayer = regexp.MustCompile(`^(?:[0-9a-f]{64}(?:/layer)?\.tar|blobs/sha256/[0-9a-f]{64})$`)
+
+func (a *archive) hasDockerLayers() bool {
+	for name := range a.members {
+		if dockerLayer.MatchString(name) {
+			return true
+		}
+	}
+	return false
 }
 
 // pick returns the images that the reference names. Several of one name are taken as an index.
@@ -150,18 +167,26 @@ func sameName(a, b string) bool {
 
 // manifestOf makes the manifest of an image, and keeps it with the config.
 func (a *dockerArchive) manifestOf(ctx context.Context, item dockerItem) (v1.Descriptor, error) {
-	raw, config, err := a.configOf(item)
+	load := a.configOf
+	if item.newest != "" {
+		load = a.oldConfigOf
+	}
+	raw, layers, err := load(ctx, item)
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
-	if len(item.Layers) != len(config.RootFS.DiffIDs) {
-		return v1.Descriptor{}, layersMismatch(a.ref, config.RootFS.DiffIDs, len(item.Layers))
+	config, err := parseConfig(a.ref.Name(), raw)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	if len(layers) != len(config.RootFS.DiffIDs) {
+		return v1.Descriptor{}, layersMismatch(a.ref, config.RootFS.DiffIDs, len(layers))
 	}
 	m := v1.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: dockerManifest,
 		Config: a.keep(dockerConfig, raw), Layers: []v1.Descriptor{},
 	}
-	for i, name := range item.Layers {
+	for i, name := range layers {
 		if err := context.Cause(ctx); err != nil {
 			return v1.Descriptor{}, err
 		}
@@ -181,8 +206,9 @@ func (a *dockerArchive) manifestOf(ctx context.Context, item dockerItem) (v1.Des
 // digestName matches names that are made of the digest of the content.
 var digestName = regexp.MustCompile(`^(?:blobs/sha256/([0-9a-f]{64})|([0-9a-f]{64})\.json)$`)
 
-// configOf reads the config of an image. Where its name is its digest, it has to have that.
-func (a *dockerArchive) configOf(item dockerItem) ([]byte, *imageConfig, error) {
+// configOf reads the config of an image, and returns it with the names of the layers. Where its own name is its digest, it has
+// to have that.
+func (a *dockerArchive) configOf(_ context.Context, item dockerItem) ([]byte, []string, error) {
 	b, err := readFile(a.files, item.Config, maxConfig)
 	if err != nil {
 		return nil, nil, err
@@ -192,8 +218,7 @@ func (a *dockerArchive) configOf(item dockerItem) ([]byte, *imageConfig, error) 
 			return nil, nil, err
 		}
 	}
-	c, err := parseConfig(a.ref.Name(), b)
-	return b, c, err
+	return b, item.Layers, nil
 }
 
 func (a *dockerArchive) keep(mediaType string, b []byte) v1.Descriptor {
@@ -221,7 +246,7 @@ func (a *dockerArchive) layer(ctx context.Context, name string, diffID digest.Di
 	d := v1.Descriptor{Size: file.size, Digest: diffID, MediaType: dockerLayers[format]}
 	if format != plain {
 		if d.Digest = a.digests[m.offset]; d.Digest == "" {
-			if d.Digest, err = a.compressedDigest(ctx, file, stored); err != nil {
+			if d.Digest, err = a.storedDigest(ctx, file, stored); err != nil {
 				return v1.Descriptor{}, fmt.Errorf("%s: %w", what, err)
 			}
 			a.digests[m.offset] = d.Digest
@@ -231,9 +256,9 @@ func (a *dockerArchive) layer(ctx context.Context, name string, diffID digest.Di
 	return d, nil
 }
 
-// compressedDigest returns the digest of a layer that is compressed. Where its name in the archive is one, that is it: the
+// storedDigest returns the digest of a layer as it is stored. Where its name in the archive is one, that is it: the
 // layer is compared with it when it is indexed.
-func (a *dockerArchive) compressedDigest(ctx context.Context, file openFile, name string) (digest.Digest, error) {
+func (a *dockerArchive) storedDigest(ctx context.Context, file openFile, name string) (digest.Digest, error) {
 	if m := digestName.FindStringSubmatch(name); m != nil && m[1] != "" {
 		return digest.NewDigestFromEncoded(digest.SHA256, m[1]), nil
 	}

@@ -148,7 +148,7 @@ func TestDockerArchivesThatAreWrong(t *testing.T) {
 		say        string
 	}{
 		{"no manifest.json", tarFile(t, files[:3]...), ErrNotFound, "manifest.json"},
-		{"an old archive", tarFile(t, files...), errors.ErrUnsupported, "before version 1.10"},
+		{"no images in it", tarFile(t, testimage.File("manifest.json", `[{"name":"an extension"}]`)), ErrMalformed, "something else"},
 		{"no image", tarFile(t, testimage.DockerManifestFile()), ErrNotFound, "no image"},
 		{"no JSON", tarFile(t, testimage.File("manifest.json", "x")), ErrMalformed, "not valid"},
 		{"no config", with(func(i *testimage.DockerItem) { i.Config = "nosuch" }), ErrNotFound, "nosuch"},

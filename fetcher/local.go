@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"slices"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -66,8 +65,7 @@ func (f *Fetcher) recognise(ctx context.Context, ref Reference) (Reference, sour
 		ref = f.taken(ref, "oci-archive", "an OCI image layout in an archive")
 		return ref, &layout{ref, files}, nil
 	}
-	items, err := dockerItems(files)
-	if errors.Is(err, ErrMalformed) || errors.Is(err, ErrNotFound) || err == nil && !areImages(items) {
+	if !isDockerArchive(files) {
 		return f.recogniseRootfs(ctx, ref, files)
 	}
 	ref, err = f.taken(ref, "docker-archive", "an archive of docker save").withDockerTag(ref.tag)
@@ -90,9 +88,14 @@ func isLayout(ref Reference, files *archive) bool {
 	return !positionPattern.MatchString(ref.tag) && (err != nil || len(entries) > 0)
 }
 
-// areImages tells whether what a manifest.json lists may be images. Others have files of that name, too.
-func areImages(items []dockerItem) bool {
-	return len(items) > 0 && !slices.ContainsFunc(items, func(item dockerItem) bool { return item.Config == "" })
+// isDockerArchive tells whether an archive lists images, as Docker's do. There are others with a file of that name, but one
+// that makes no sense where there are layers of Docker's as well is broken.
+func isDockerArchive(files *archive) bool {
+	items, err := dockerItems(files)
+	if errors.Is(err, ErrMalformed) || err == nil && len(items) == 0 {
+		return files.hasDockerLayers()
+	}
+	return !errors.Is(err, ErrNotFound)
 }
 
 func (f *Fetcher) recogniseDir(ref Reference) (Reference, source, error) {

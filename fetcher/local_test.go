@@ -152,6 +152,10 @@ func TestWhatAPathIsTakenForIsSaid(t *testing.T) {
 func TestPathsThatAreNoImage(t *testing.T) {
 	dir := skopeoCopy(t, imageOf([]byte("x")).Bundle())
 	save := dockerSave(t, imageOf([]byte("x")), "a:1")
+	spoiled := func(manifest string) string {
+		files, _ := imageOf([]byte("x")).DockerFiles("a:1")
+		return tarFile(t, append(files, testimage.File(dockerManifestFile, manifest))...)
+	}
 	for _, test := range []struct {
 		ref  string
 		kind error
@@ -166,6 +170,9 @@ func TestPathsThatAreNoImage(t *testing.T) {
 		{save + ":b:1", ErrNotFound, "a:1"},
 		{save + ":B", ErrReference, "not an image reference"},
 		{save + "@" + sum, ErrReference, "no digests"},
+		{spoiled(`[{"Config":"`), ErrMalformed, "manifest.json"},
+		{spoiled(`[{"name":"an extension"}]`), ErrMalformed, "something else"},
+		{spoiled(`[]`), ErrNotFound, "no image"},
 	} {
 		f, _ := newFetcher(t, Options{OpenTar: unzip})
 		if _, err := f.Resolve(t.Context(), parse(t, test.ref)); !errors.Is(err, test.kind) || !strings.Contains(err.Error(), test.say) {

@@ -256,24 +256,22 @@ func (r *resolver) image(c *candidate) (*Image, error) {
 	return im, nil
 }
 
-// inOrder returns layers in the order of their diff IDs, each as often as it is there. It can where none is compressed: then
-// their digests tell. In the layouts that Docker 25.0.0 wrote, the manifest has each once, in any order (github.com/moby/moby,
+// inOrder returns layers in the order of their diff IDs, and each as often as it is there, where the digests tell that: none is
+// compressed. In the layouts that Docker 25.0.0 wrote, the manifest has each layer once, in any order (github.com/moby/moby,
 // issue 47150), and the config is right.
 func inOrder(layers []v1.Descriptor, diffIDs []digest.Digest) []v1.Descriptor {
-	left, known := map[digest.Digest]bool{}, map[digest.Digest]v1.Descriptor{}
+	known, used := map[digest.Digest]v1.Descriptor{}, map[digest.Digest]bool{}
 	for _, l := range layers {
-		left[l.Digest], known[l.Digest] = true, l
+		known[l.Digest] = l
 	}
 	var ordered []v1.Descriptor
 	for _, id := range diffIDs {
-		l, ok := known[id]
-		if !ok {
-			return layers
+		if l, ok := known[id]; ok {
+			ordered = append(ordered, l)
+			used[id] = true
 		}
-		delete(left, id)
-		ordered = append(ordered, l)
 	}
-	if len(left) > 0 {
+	if len(ordered) < len(diffIDs) || len(used) < len(layers) {
 		return layers
 	}
 	return ordered

@@ -98,8 +98,8 @@ func (s *schema1) dropRepeated(what string) error {
 
 // config makes the config of the image, as Docker and skopeo do (github.com/moby/moby, image/v1, MakeConfigFromV1Config;
 // github.com/containers/image, manifest, Schema1.ToSchema2Config): the newest step is the config, but for the fields
-// that were its own, and all of them are the history. Nothing tells the diff IDs, so there are none.
-func (s *schema1) config() ([]byte, error) {
+// that were its own, and all of them are the history. In a manifest nothing tells the diff IDs, so there are none.
+func (s *schema1) config(diffIDs ...digest.Digest) ([]byte, error) {
 	var c map[string]json.RawMessage
 	if err := json.Unmarshal([]byte(s.History[0].V1Compatibility), &c); err != nil {
 		return nil, err
@@ -117,7 +117,11 @@ func (s *schema1) config() ([]byte, error) {
 			Created: h.Created, CreatedBy: strings.Join(h.ContainerConfig.Cmd, " "), Author: h.Author, Comment: h.Comment, EmptyLayer: h.ThrowAway,
 		})
 	}
-	fields := map[string]any{"history": history, "rootfs": map[string]string{"type": "layers"}}
+	rootFS := map[string]any{"type": "layers"}
+	if len(diffIDs) > 0 {
+		rootFS["diff_ids"] = diffIDs
+	}
+	fields := map[string]any{"history": history, "rootfs": rootFS}
 	if c["os"] == nil {
 		fields["os"] = "linux"
 	}

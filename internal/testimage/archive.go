@@ -3,6 +3,7 @@ package testimage
 import (
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -41,15 +42,18 @@ func DockerManifestFile(items ...DockerItem) Entry {
 }
 
 // DockerFiles returns an image as docker save wrote it before version 25, as entries of a tar, and its item. A layer that
-// is there twice is a symbolic link the second time. Layers are stored as their blobs are.
+// is there twice is a symbolic link the second time. Layers are stored as their blobs are. What has no manifest.json
+// beside it is an archive as Docker wrote it before version 1.10.
 func (im Image) DockerFiles(tags ...string) ([]Entry, DockerItem) {
 	b := im.Bundle()
 	var files []Entry
 	item := DockerItem{RepoTags: tags}
+	id := ""
 	for i, l := range im.Layers {
-		dir := string(rune('a'+i)) + l.DiffID.Encoded()[1:]
-		name := dir + "/layer.tar"
-		files = append(files, Dir(dir), File(dir+"/VERSION", "1.0"), File(dir+"/json", "{}"))
+		parent := id
+		id = string(rune('a'+i)) + l.DiffID.Encoded()[1:]
+		name := id + "/layer.tar"
+		files = append(files, Dir(id), File(id+"/VERSION", "1.0"), File(id+"/json", im.v1JSON(id, parent, i == len(im.Layers)-1)))
 		first := slices.IndexFunc(im.Layers, func(other Layer) bool { return other.DiffID == l.DiffID })
 		if first < i {
 			files = append(files, Symlink(name, filepath.Join("..", item.Layers[first])))
@@ -60,5 +64,31 @@ func (im Image) DockerFiles(tags ...string) ([]Entry, DockerItem) {
 	}
 	config := digest.FromBytes(im.encodeConfig())
 	item.Config = config.Encoded() + ".json"
-	return append(files, File(item.Config, string(b.Blobs[config])), File("repositories", "{}")), item
+	return append(files, File(item.Config, string(b.Blobs[config])), dockerRepositoriesFile(id, tags...)), item
+}
+
+// v1JSON is what an archive says of a layer. The newest one is the image.
+func (im Image) v1JSON(id, parent string, newest bool) string {
+	v1 := map[string]any{"id": id, "created": "1970-01-01T00:00:00Z", "container_config": map[string]any{"Cmd": []string{"step " + id[:1]}}}
+	if parent != "" {
+		v1["parent"] = parent
+	}
+	if newest {
+		v1["os"], v1["architecture"], v1["config"] = im.platform().OS, im.platform().Architecture, im.Config
+	}
+	return string(encode(v1))
+}
+
+// dockerRepositoriesFile is the file of a docker archive that names the image with that ID, NAME:TAG.
+func dockerRepositoriesFile(id string, names ...string) Entry {
+	repositories := map[string]map[string]string{}
+	for _, name := range names {
+		colon := strings.LastIndexByte(name, ':')
+		repo, tag := name[:colon], name[colon+1:]
+		if repositories[repo] == nil {
+			repositories[repo] = map[string]string{}
+		}
+		repositories[repo][tag] = id
+	}
+	return File("repositories", string(encode(repositories)))
 }
