@@ -39,7 +39,8 @@
 // silence, a body that ends early) is made again after a pause. An answer's
 // Retry-After is honoured. A server gets 30 seconds in all, which bytes that
 // arrive earn back, a second for each 16 KiB: silence ends after 30 seconds,
-// and so does a trickle. Tokens and redirects that have expired are renewed,
+// and so does a trickle. One that refuses connections gets 3 seconds where a
+// command begins with it. Tokens and redirects that have expired are renewed,
 // once for all readers who wait.
 //
 // Everything here may be called from several goroutines at once.

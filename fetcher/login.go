@@ -95,7 +95,7 @@ func (f *Fetcher) checkLogin(ctx context.Context, registry string, creds types.A
 		return err
 	}
 	s := &session{endpoint: e}
-	retry := f.retrier(s.firstContact())
+	retry := f.command(s.firstContact())
 	for {
 		err := s.checkOnce(ctx, retry, creds)
 		if err == nil {

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -192,6 +193,29 @@ func TestBytesEarnPatience(t *testing.T) {
 	}
 	if r.earn(1 << 30); r.left != f.timeout {
 		t.Errorf("much earned: %v", r.left)
+	}
+}
+
+// TestAPortThatRefusesIsNotWaitedForAtACommandLine has a registry that is gone: readers of a mount wait for it all the same.
+func TestAPortThatRefusesIsNotWaitedForAtACommandLine(t *testing.T) {
+	r := startRegistry(t)
+	r.Push("a", "t", imageOf(noise(10)).Bundle())
+	f, c := newFetcher(t, Options{})
+	b := openBlob(t, f, r.Host()+"/a:t", 0)
+	r.Close()
+	for what, test := range map[string]struct {
+		ask         func() error
+		least, most time.Duration
+	}{
+		"a tag":   {func() error { _, err := f.Resolve(t.Context(), parse(t, r.Host()+"/a:t")); return err }, time.Second, 3 * time.Second},
+		"a login": {func() error { _, err := f.Login(t.Context(), r.Host(), "user", "password"); return err }, time.Second, 3 * time.Second},
+		"tags":    {func() error { _, err := f.Tags(t.Context(), parse(t, r.Host()+"/a")); return err }, time.Second, 3 * time.Second},
+		"a read":  {func() error { _, err := readRange(b, 0, 10); return err }, 20 * time.Second, 30 * time.Second},
+	} {
+		c.slept = nil
+		if err := test.ask(); !errors.Is(err, syscall.ECONNREFUSED) || c.total() < test.least || c.total() > test.most {
+			t.Errorf("%s: waited %v, %v", what, c.total(), err)
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -26,6 +27,10 @@ func (e *transient) Unwrap() error { return e.err }
 // low enough for many downloads side by side over a slow line.
 const slowest = 16 << 10
 
+// refusedPatience is how long a server that refuses connections is waited for where somebody waits at a command line: it may
+// be starting, or else the port is wrong.
+const refusedPatience = 3 * time.Second
+
 // A retrier decides how long a server is waited for, over all attempts at one
 // thing. It begins with a patience of Fetcher.timeout. Waiting and pauses spend
 // it; bytes that arrive earn it back at the rate slowest, up to what it was at
@@ -39,10 +44,18 @@ type retrier struct {
 	failed  int // attempts without progress
 	total   int
 	once    bool // one attempt is enough: there is somebody else to ask
+	hasty   bool // a server that refuses connections gets refusedPatience
 }
 
 func (f *Fetcher) retrier(what string) *retrier {
 	return &retrier{f: f, what: what, started: f.now(), left: f.timeout}
+}
+
+// command is retrier for what a command begins with: later, readers of a mount have more patience.
+func (f *Fetcher) command(what string) *retrier {
+	r := f.retrier(what)
+	r.hasty = true
+	return r
 }
 
 func (r *retrier) spend(d time.Duration) { r.left -= d }
@@ -62,6 +75,9 @@ func (r *retrier) again(ctx context.Context, err error) error {
 	var t *transient
 	if !errors.As(err, &t) || r.once {
 		return err
+	}
+	if r.hasty && errors.Is(err, syscall.ECONNREFUSED) {
+		r.left = min(r.left, refusedPatience)
 	}
 	pause := max(backoff(r.failed), t.after)
 	r.failed++

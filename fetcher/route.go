@@ -201,7 +201,7 @@ func (e *endpoint) serve() {
 // again after a pause where that may help. What a tag names is asked only of
 // those that are trusted with it.
 func (s *registrySource) try(ctx context.Context, what string, byTag bool, do func(*session, *retrier) error) error {
-	retry, places := s.f.retrier(what), s.route
+	retry, places := s.f.command(what), s.route
 	if byTag {
 		places = slices.DeleteFunc(slices.Clone(places), func(at *session) bool { return !at.refers })
 	}

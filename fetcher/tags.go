@@ -43,7 +43,7 @@ func (f *Fetcher) Tags(ctx context.Context, ref Reference) ([]string, error) {
 			return nil, errorf(ErrMalformed, "%s: the list leads back to a part of it", what)
 		}
 		seen[u.String()] = true
-		page, next, err := s.tagPage(ctx, f.retrier(what), u)
+		page, next, err := s.tagPage(ctx, f.command(what), u)
 		if err != nil {
 			return nil, err
 		}
