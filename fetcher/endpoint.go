@@ -34,6 +34,7 @@ type endpoint struct {
 	// mu protects the following.
 	mu     sync.Mutex
 	failed time.Time // as a mirror; zero: it has not
+	spoken string    // the scheme of the last first contact
 }
 
 // An endpointConfig is what is special about an endpoint.
@@ -65,13 +66,22 @@ func (f *Fetcher) newEndpoint(name string, c endpointConfig, config *tls.Config)
 
 // schemes returns what the endpoint may speak, in the order to try.
 func (e *endpoint) schemes() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	switch {
 	case e.scheme != "":
 		return []string{e.scheme}
-	case e.insecure || isLoopback(e.host):
+	case e.spoken != "https" && (e.insecure || isLoopback(e.host)):
 		return []string{"https", "http"}
 	}
 	return []string{"https"}
+}
+
+// speak remembers which scheme an endpoint speaks.
+func (e *endpoint) speak(scheme string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.spoken = scheme
 }
 
 // url returns the URL of a path below the API's root.

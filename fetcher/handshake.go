@@ -2,10 +2,13 @@ package fetcher
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
+	"syscall"
 
 	"github.com/docker/cli/cli/config/types"
 )
@@ -62,21 +65,37 @@ type pong struct {
 }
 
 // ping makes the first contact, without credentials. Plain HTTP is tried where
-// it may be, and where nobody speaks TLS; not where TLS fails.
+// it may be, and where nobody speaks TLS; not where TLS fails, and not where it
+// has been spoken before.
 func (s *session) ping(ctx context.Context) (*pong, error) {
 	var last error
 	for _, scheme := range s.schemes() {
 		p, err := s.pingAt(ctx, s.endpoint.url(scheme, "/"))
 		if err == nil {
+			s.speak(scheme)
 			return p, nil
 		}
-		var contact *contactError
-		if !errors.As(err, &contact) || isLasting(contact.err) || ctx.Err() != nil {
+		if !isNotTLS(err) || ctx.Err() != nil {
 			return nil, err
 		}
 		last = err
 	}
 	return nil, last
+}
+
+// isNotTLS tells whether an error of the first contact says that nobody
+// listens, or somebody who hangs up or talks of something else; or that a
+// proxy connects nobody there, which it may well do for plain HTTP.
+func isNotTLS(err error) bool {
+	if !errors.As(err, new(*contactError)) {
+		return false
+	}
+	for _, kind := range []error{syscall.ECONNREFUSED, syscall.ECONNRESET, io.EOF, errTunnel} {
+		if errors.Is(err, kind) {
+			return true
+		}
+	}
+	return errors.As(err, new(tls.RecordHeaderError))
 }
 
 // A contactError says that no answer came at all.
@@ -124,6 +143,9 @@ func (s *session) readPong(resp *http.Response, p *pong) error {
 		return nil // a place inside of a registry's API need not have a front door
 	case resp.StatusCode == http.StatusNotFound:
 		return fmt.Errorf("%s does not answer as a registry does (404 Not Found)", s.name)
+	case resp.StatusCode == http.StatusBadRequest && p.origin.scheme == "http" && s.scheme == "":
+		// It is what servers of TLS say to plain HTTP. This one has failed to speak it for a moment.
+		return &transient{err: fmt.Errorf("%s: %s refuses plain HTTP (400 Bad Request)", s.firstContact(), s.name)}
 	}
 	return s.statusError(resp.StatusCode, "", retryAfter(resp.Header, s.f.now()), s.firstContact())
 }

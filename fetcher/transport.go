@@ -58,10 +58,12 @@ func proxy(req *http.Request) (*url.URL, error) {
 // checkProxy refuses an answer of a proxy that is no connection, in our own words: it has been sent a password, and could write that.
 func checkProxy(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("the proxy answers %d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
+		return fmt.Errorf("%w %d %s", errTunnel, resp.StatusCode, http.StatusText(resp.StatusCode))
 	}
 	return nil
 }
+
+var errTunnel = errors.New("the proxy answers")
 
 var errProxy = errors.New("the proxy that the environment names (HTTPS_PROXY, HTTP_PROXY) is not a URL")
 
