@@ -2,7 +2,8 @@
 //
 // A peer is a program of somebody else: docker-registry serves the images,
 // skopeo pushes them, umoci and buildah make them, and containerd and umoci
-// unpack them. An unpack by a peer is the oracle: the tree that imgfs mounts
+// unpack them; skopeo, buildah, podman, Docker and containerd copy them to all
+// kinds of places. An unpack by a peer is the oracle: the tree that imgfs mounts
 // has to equal it, and package treediff says where it does not.
 //
 // The images are made of real Debian packages. That takes a minute, so they

@@ -5,7 +5,7 @@
 # nothing. With "bench", installs what the benchmarks need besides: more peers.
 set -eu
 
-packages="docker-registry skopeo umoci buildah containerd docker.io mmdebstrap fuse3 attr libcap2-bin gcc libc6-dev pigz zstd python3-minimal mount mandoc systemd"
+packages="docker-registry skopeo umoci buildah containerd docker.io podman mmdebstrap fuse3 attr libcap2-bin gcc libc6-dev pigz zstd python3-minimal mount mandoc systemd"
 case "${1-}" in
 "") ;;
 bench) packages="$packages libdeflate-tools isal fuse-overlayfs" ;;

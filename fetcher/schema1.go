@@ -117,11 +117,10 @@ func (s *schema1) config(diffIDs ...digest.Digest) ([]byte, error) {
 			Created: h.Created, CreatedBy: strings.Join(h.ContainerConfig.Cmd, " "), Author: h.Author, Comment: h.Comment, EmptyLayer: h.ThrowAway,
 		})
 	}
-	rootFS := map[string]any{"type": "layers"}
+	fields := map[string]any{"history": history, "rootfs": map[string]string{"type": "layers"}}
 	if len(diffIDs) > 0 {
-		rootFS["diff_ids"] = diffIDs
+		fields["rootfs"] = v1.RootFS{Type: "layers", DiffIDs: diffIDs}
 	}
-	fields := map[string]any{"history": history, "rootfs": rootFS}
 	if c["os"] == nil {
 		fields["os"] = "linux"
 	}

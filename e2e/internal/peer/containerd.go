@@ -99,6 +99,16 @@ func (c *Containerd) Pull(ctx context.Context, ref, chain string, s Snapshotter,
 	return c.view(ctx, chain, s, dir, c.images.Add(1))
 }
 
+// Export fetches an image from a registry, by plain HTTP, for all its platforms, and writes it to an archive, which is an OCI
+// layout and for docker load as well.
+func (c *Containerd) Export(ctx context.Context, ref, archive string) error {
+	if _, err := c.ctr(ctx, "content", "fetch", "--plain-http", "--all-platforms", ref); err != nil {
+		return err
+	}
+	_, err := c.ctr(ctx, "images", "export", "--all-platforms", archive, ref)
+	return err
+}
+
 // view mounts the tree of a snapshot.
 func (c *Containerd) view(ctx context.Context, top string, s Snapshotter, dir string, number int64) (unmount func() error, err error) {
 	// With a target this prints the command that mounts there. (ctr images

@@ -1,5 +1,5 @@
 // Package peer starts and calls the programs that the end-to-end tests hold
-// imgfs against: docker-registry, containerd, dockerd, skopeo, umoci and buildah.
+// imgfs against: docker-registry, containerd, dockerd, skopeo, umoci, buildah and podman.
 //
 // Daemons listen on a loopback port or a socket of their own, keep everything
 // below a directory that the caller gives, and are ended by their process id.
