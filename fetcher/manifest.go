@@ -1,6 +1,7 @@
 package fetcher
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -61,40 +62,35 @@ func parseManifest(what string, b []byte) (*manifest, error) {
 	if m.SchemaVersion == 1 && !image && !m.isIndex() {
 		return parseSchema1(what, b)
 	}
+	switch m.MediaType {
+	case "", v1.MediaTypeImageIndex, dockerIndex, v1.MediaTypeImageManifest, dockerManifest:
+	default:
+		return nil, unsupported("%s is a %s, not an image", what, printable(m.MediaType))
+	}
 	if m.FSLayers != nil {
 		return nil, errorf(ErrMalformed, "manifest of %s is of schema 1 and of another one", what)
 	}
 	if image == m.isIndex() {
 		return nil, errorf(ErrMalformed, "manifest of %s is neither just an image nor just an index", what)
 	}
-	switch m.MediaType {
-	case "":
+	if m.MediaType == "" {
 		m.MediaType = v1.MediaTypeImageManifest
 		if m.isIndex() {
 			m.MediaType = v1.MediaTypeImageIndex
 		}
-	case v1.MediaTypeImageIndex, dockerIndex, v1.MediaTypeImageManifest, dockerManifest:
-		if isIndexType(m.MediaType) != m.isIndex() {
-			return nil, errorf(ErrMalformed, "manifest of %s has the media type %s, and other content", what, m.MediaType)
-		}
-	default:
-		return nil, unsupported("%s is a %s, not an image", what, printable(m.MediaType))
+	}
+	if isIndexType(m.MediaType) != m.isIndex() {
+		return nil, errorf(ErrMalformed, "manifest of %s has the media type %s, and other content", what, m.MediaType)
 	}
 	return &m, nil
 }
 
 // check checks what an image manifest says of config and layers.
 func (m *manifest) check(what string) error {
-	if m.Config == nil {
+	if m.Config == nil && m.ArtifactType == "" {
 		return errorf(ErrMalformed, "manifest of %s has no config", what)
 	}
-	switch m.Config.MediaType {
-	case v1.MediaTypeImageConfig, dockerConfig:
-	default:
-		kind := m.ArtifactType
-		if kind == "" {
-			kind = m.Config.MediaType
-		}
+	if kind := m.artifact(); kind != "" {
 		return unsupported("%s is an artifact (%s), not an image: it has no image config and no file system", what, printable(kind))
 	}
 	if err := checkDescriptor("config of "+what, *m.Config); err != nil {
@@ -109,6 +105,18 @@ func (m *manifest) check(what string) error {
 		}
 	}
 	return nil
+}
+
+// artifact returns the type of what is no image; "" for images.
+func (m *manifest) artifact() string {
+	if m.Config == nil {
+		return m.ArtifactType
+	}
+	switch m.Config.MediaType {
+	case v1.MediaTypeImageConfig, dockerConfig:
+		return ""
+	}
+	return cmp.Or(m.ArtifactType, m.Config.MediaType, "of no type")
 }
 
 func checkDescriptor(what string, d v1.Descriptor) error {

@@ -230,6 +230,10 @@ func TestDocumentsThatAreRefused(t *testing.T) {
 			m["config"].(map[string]any)["mediaType"] = "application/vnd.oci.empty.v1+json"
 			m["artifactType"] = "application/vnd.example.thing"
 		}), errors.ErrUnsupported, "artifact (application/vnd.example.thing)"},
+		{"an artifact without a config", altered(func(m map[string]any) { delete(m, "config"); m["artifactType"] = "application/vnd.example.thing" }),
+			errors.ErrUnsupported, "artifact (application/vnd.example.thing)"},
+		{"an artifact manifest", testimage.Raw("application/vnd.oci.artifact.manifest.v1+json", []byte(`{"mediaType":"application/vnd.oci.artifact.manifest.v1+json"}`)),
+			errors.ErrUnsupported, "not an image"},
 		{"no config", altered(func(m map[string]any) { delete(m, "config") }), ErrMalformed, "no config"},
 		{"a layer too many", altered(func(m map[string]any) { m["layers"] = append(m["layers"].([]any), m["layers"].([]any)...) }), ErrMismatch, "number of layers"},
 		{"a negative size", altered(func(m map[string]any) { m["layers"].([]any)[0].(map[string]any)["size"] = -1 }), ErrMalformed, "size -1"},
