@@ -78,6 +78,9 @@ func choices(p v1.Platform) []v1.Platform {
 		}
 	}
 	if p.Architecture == "arm64" {
+		if p.Variant != "" { // a newer one
+			all = append(all, v1.Platform{OS: p.OS, Architecture: "arm64"})
+		}
 		for _, v := range variants["arm"] {
 			all = append(all, v1.Platform{OS: p.OS, Architecture: "arm", Variant: v})
 		}
