@@ -47,7 +47,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	if err != nil && !a.started {
 		// Nothing ran yet, so it was the command line that cobra did not accept.
-		err = usageError{fmt.Errorf("%w (%s --help tells more)", err, command.CommandPath())}
+		err = usageError{fmt.Errorf("%w%s (%s --help tells more)", err, ourFlag(err), command.CommandPath())}
 	}
 	var exit exitError
 	if errors.As(err, &exit) {
@@ -60,16 +60,6 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "imgfs:", printable(err.Error()))
 	}
 	return exitCode(err)
-}
-
-// checkSwitches refuses --tls-verify false, as other programs take it: here, false would be a reference.
-func checkSwitches(args []string) error {
-	for i, arg := range args {
-		if arg == "--tls-verify" && i+1 < len(args) && (args[i+1] == "false" || args[i+1] == "true") {
-			return fmt.Errorf("%s %s: write %s=%s", arg, args[i+1], arg, args[i+1])
-		}
-	}
-	return nil
 }
 
 // An app is what all commands share.

@@ -44,6 +44,8 @@ func TestMistakesThatOtherToolsTeachAreAnsweredWithWhatToWrite(t *testing.T) {
 		{[]string{"ls", "debian:12", "/etc"}, "write debian:12:/etc"},
 		{[]string{"cat", "debian:12:/etc/issue", "/no/such/file"}, "write debian:12:/no/such/file"},
 		{[]string{"help", "nosuch"}, "nosuch"},
+		{[]string{"digest", "--insecure", "reg.example/a"}, "--insecure: write --tls-verify=false (imgfs digest --help"},
+		{[]string{"inspect", "--override-arch", "arm64", "reg.example/a"}, "write --platform"},
 	} {
 		t.Setenv("IMGFS_CACHE_DIR", t.TempDir())
 		var stdout, stderr bytes.Buffer
