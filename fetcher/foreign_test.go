@@ -2,32 +2,21 @@ package fetcher
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"strings"
 	"testing"
 
-	v1 "github.com/opencontainers/image-spec/specs-go/v1"
-
 	"imgfs/internal/testimage"
 )
 
 // foreignBundle returns an image whose layer has URLs, and does not hold it.
-func foreignBundle(t testing.TB, content []byte, urls ...string) testimage.Bundle {
-	t.Helper()
-	b := imageOf(content).Bundle()
-	var m v1.Manifest
-	if err := json.Unmarshal(b.Blobs[b.Root.Digest], &m); err != nil {
-		t.Fatal(err)
-	}
-	m.Layers[0].MediaType = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
-	m.Layers[0].URLs = urls
-	text, err := json.Marshal(m)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return testimage.Raw(v1.MediaTypeImageManifest, text, b.Blobs[m.Config.Digest])
+func foreignBundle(content []byte, urls ...string) testimage.Bundle {
+	l := layerOf(content)
+	l.MediaType, l.URLs = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", urls
+	b := testimage.Image{Layers: []testimage.Layer{l}}.Bundle()
+	delete(b.Blobs, l.DiffID)
+	return b
 }
 
 func TestForeignLayersAreFetchedWhenThatIsAllowedAndWithoutCredentials(t *testing.T) {
@@ -53,7 +42,7 @@ func TestForeignLayersAreFetchedWhenThatIsAllowedAndWithoutCredentials(t *testin
 	} {
 		c := newCanary(w, reg)
 		c.realm = "https://auth.example/token"
-		c.bundle = foreignBundle(t, content, test.urls...)
+		c.bundle = foreignBundle(content, test.urls...)
 		c.odd = func(rw http.ResponseWriter, req *http.Request, origin string) bool {
 			switch path := req.URL.Path; {
 			case strings.HasSuffix(path, "/blobs/x"):

@@ -29,6 +29,7 @@ type Layer struct {
 	Blob      []byte
 	DiffID    digest.Digest // written to the config as it is, true or not
 	MediaType string        // "" means gzip, in the dialect of the image
+	URLs      []string      // where a foreign layer is
 }
 
 // NewLayer returns the layer whose blob holds tar.
@@ -65,7 +66,9 @@ func (im Image) Bundle() Bundle {
 		if mediaType == "" {
 			mediaType = im.dialect(v1.MediaTypeImageLayerGzip, DockerLayer)
 		}
-		m.Layers = append(m.Layers, b.add(im.algorithm(), mediaType, l.Blob))
+		d := b.add(im.algorithm(), mediaType, l.Blob)
+		d.URLs = l.URLs
+		m.Layers = append(m.Layers, d)
 	}
 	m.Config = b.add(im.algorithm(), im.dialect(v1.MediaTypeImageConfig, DockerConfig), im.encodeConfig())
 	b.Root = b.addManifest(m.MediaType, encode(m))

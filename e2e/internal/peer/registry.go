@@ -27,6 +27,8 @@ type RegistryOptions struct {
 	// Htpasswd, if it is not empty, is the file of users in the place of that one.
 	Htpasswd string
 	Addr     string // where to listen; a free loopback port when empty
+	// Foreign, if it is not empty, is a regular expression of the URLs that layers may be at, which are not pushed then.
+	Foreign string
 }
 
 // Registry is a running docker-registry.
@@ -77,6 +79,9 @@ compatibility: {schema1: {enabled: true}}
 			return "", err
 		}
 		config += fmt.Sprintf("auth: {htpasswd: {realm: test, path: %q}}\n", users)
+	}
+	if o.Foreign != "" {
+		config += fmt.Sprintf("validation: {manifests: {urls: {allow: [%q]}}}\n", o.Foreign)
 	}
 	file := filepath.Join(dir, "config.yml")
 	return file, os.WriteFile(file, []byte(config), 0o600)
