@@ -31,9 +31,11 @@ const dockerManifestFile = "manifest.json"
 type dockerArchive struct {
 	ref       Reference
 	files     *archive
-	documents map[digest.Digest][]byte // manifests and configs
-	blobs     map[digest.Digest]string // names of layers
-	digests   map[int64]digest.Digest  // of compressed layers, by where they are
+	documents map[digest.Digest][]byte   // manifests and configs
+	blobs     map[digest.Digest]string   // names of layers
+	digests   map[int64]digest.Digest    // of compressed layers, by where they are
+	old       bool                       // configs are made as well
+	tags      map[digest.Digest][]string // by manifest
 	digest    func(context.Context, TarFile) (digest.Digest, error)
 }
 
@@ -54,6 +56,7 @@ func (f *Fetcher) newDockerArchive(ref Reference, files *archive) *dockerArchive
 	return &dockerArchive{
 		ref: ref, files: files, digest: compute,
 		documents: map[digest.Digest][]byte{}, blobs: map[digest.Digest]string{}, digests: map[int64]digest.Digest{},
+		tags: map[digest.Digest][]string{},
 	}
 }
 
@@ -169,14 +172,18 @@ func sameName(a, b string) bool {
 func (a *dockerArchive) manifestOf(ctx context.Context, item dockerItem) (v1.Descriptor, error) {
 	load := a.configOf
 	if item.newest != "" {
-		load = a.oldConfigOf
+		load, a.old = a.oldConfigOf, true
 	}
 	raw, layers, err := load(ctx, item)
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
+	described := a.keepConfig(item, raw)
 	config, err := parseConfig(a.ref.Name(), raw)
 	if err != nil {
+		if wrong := verify("config of "+a.ref.Name(), described.Digest, raw); wrong != nil {
+			err = wrong // which is why
+		}
 		return v1.Descriptor{}, err
 	}
 	if len(layers) != len(config.RootFS.DiffIDs) {
@@ -184,7 +191,7 @@ func (a *dockerArchive) manifestOf(ctx context.Context, item dockerItem) (v1.Des
 	}
 	m := v1.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: dockerManifest,
-		Config: a.keep(dockerConfig, raw), Layers: []v1.Descriptor{},
+		Config: described, Layers: []v1.Descriptor{},
 	}
 	for i, name := range layers {
 		if err := context.Cause(ctx); err != nil {
@@ -200,25 +207,39 @@ func (a *dockerArchive) manifestOf(ctx context.Context, item dockerItem) (v1.Des
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
-	return a.keep(m.MediaType, b), nil
+	d := a.keep(m.MediaType, b)
+	a.tags[d.Digest] = append(a.tags[d.Digest], item.RepoTags...)
+	return d, nil
+}
+
+func (a *dockerArchive) names(root digest.Digest) []string {
+	var all []string
+	for _, tag := range a.tags[root] {
+		if r, err := parseDocker(tag); err == nil {
+			all = append(all, r.Name())
+		}
+	}
+	return all
 }
 
 // digestName matches names that are made of the digest of the content.
 var digestName = regexp.MustCompile(`^(?:blobs/sha256/([0-9a-f]{64})|([0-9a-f]{64})\.json)$`)
 
-// configOf reads the config of an image, and returns it with the names of the layers. Where its own name is its digest, it has
-// to have that.
+// configOf reads the config of an image, and returns it with the names of the layers.
 func (a *dockerArchive) configOf(_ context.Context, item dockerItem) ([]byte, []string, error) {
 	b, err := readFile(a.files, item.Config, maxConfig)
-	if err != nil {
-		return nil, nil, err
-	}
+	return b, item.Layers, err
+}
+
+// keepConfig keeps the config of an image. Where its name is a digest, that is its own: whoever asks for it is told whether it
+// has that.
+func (a *dockerArchive) keepConfig(item dockerItem, b []byte) v1.Descriptor {
+	d := a.keep(dockerConfig, b)
 	if m := digestName.FindStringSubmatch(clean(item.Config)); m != nil {
-		if err := verify("config of "+a.ref.Name(), digest.NewDigestFromEncoded(digest.SHA256, m[1]+m[2]), b); err != nil {
-			return nil, nil, err
-		}
+		d.Digest = digest.NewDigestFromEncoded(digest.SHA256, m[1]+m[2])
+		a.documents[d.Digest] = b
 	}
-	return b, item.Layers, nil
+	return d
 }
 
 func (a *dockerArchive) keep(mediaType string, b []byte) v1.Descriptor {
@@ -285,7 +306,7 @@ func (a *dockerArchive) config(_ context.Context, d digest.Digest) ([]byte, erro
 
 func (a *dockerArchive) document(what string, d digest.Digest) ([]byte, error) {
 	if b := a.documents[d]; b != nil {
-		return b, nil
+		return b, verify(what+" of "+a.ref.Name(), d, b)
 	}
 	return nil, errorf(ErrNotFound, "%s %s of %s is not there", what, d, a.ref.Name())
 }

@@ -64,7 +64,8 @@ type Options struct {
 // were resolved. References are written as Reference.String does. Methods are
 // called concurrently; an error of one that puts fails nothing but is logged.
 type Store interface {
-	// Document returns a document; an error wrapping fs.ErrNotExist when it is absent.
+	// Document returns a document; an error wrapping fs.ErrNotExist when it is
+	// absent, and ErrMismatch when it is known not to be what it should be.
 	Document(d digest.Digest) ([]byte, error)
 	PutDocument(d digest.Digest, b []byte) error
 	// TagDigest returns what PutTag was told last of a reference; an error
@@ -77,7 +78,8 @@ type Store interface {
 }
 
 // An Image is what a reference resolves to for one platform. Everything in it
-// has been checked against its digest.
+// has been checked against its digest, and against what names it. (Not so
+// where it comes from Walk, which tells what is wrong.)
 type Image struct {
 	Ref            Reference
 	Digest         digest.Digest // what the reference names: an index or the manifest itself
@@ -88,6 +90,13 @@ type Image struct {
 	ConfigDigest   digest.Digest
 	Platform       v1.Platform
 	Layers         []Layer // bottom first
+	// Names are those that the image has where it is, in full: docker.io/library/alpine:3.20. Only registries, Docker's archives
+	// and layouts that containerd or Docker have written give such.
+	Names []string
+	// Made says that Manifest was made of what is there, which has none: in Docker's archives, and for a tar.
+	Made bool
+	// Artifact says that it is no image: its config and its blobs may be anything. Only Walk comes to such.
+	Artifact bool
 
 	src source
 }
@@ -199,19 +208,26 @@ func (f *Fetcher) prepare() (err error) {
 // not fetched. Errors wrap ErrNotFound, ErrUnauthorized, ErrMismatch,
 // ErrMalformed, ErrOffline, or errors.ErrUnsupported, for artifacts among others.
 func (f *Fetcher) Resolve(ctx context.Context, ref Reference) (*Image, error) {
+	r, err := f.resolver(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	return r.resolve(ctx)
+}
+
+func (f *Fetcher) resolver(ctx context.Context, ref Reference) (*resolver, error) {
 	ref, src, err := f.source(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	r := resolver{
+	return &resolver{
 		ref:      ref,
 		src:      src,
 		want:     f.platform,
 		choices:  choices(f.platform),
 		explicit: f.opts.Platform != "",
 		fetches:  maxDocuments,
-	}
-	return r.resolve(ctx)
+	}, nil
 }
 
 // Blob opens a layer's blob of an image that Resolve has returned. From a
@@ -233,9 +249,11 @@ func (f *Fetcher) Stats() Stats {
 // A source is one image in one place.
 type source interface {
 	// roots returns what the reference names: one document, or several that
-	// are to be taken as an index.
+	// are to be taken as an index. Where what it names is known, and is not
+	// what it should be, there is an error as well.
 	roots(ctx context.Context) ([]v1.Descriptor, error)
-	// manifest and config return documents that match their digests.
+	// manifest and config return documents. One that does not match its digest
+	// comes with an error.
 	manifest(ctx context.Context, d digest.Digest) ([]byte, error)
 	config(ctx context.Context, d digest.Digest) ([]byte, error)
 	blob(l Layer) (*Blob, error)

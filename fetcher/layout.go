@@ -19,8 +19,9 @@ const nameAnnotation = "io.containerd.image.name"
 
 // A layout is an image in an OCI image layout (image-spec, image-layout.md), in a directory or in an archive.
 type layout struct {
-	ref   Reference
-	files folder
+	ref    Reference
+	files  folder
+	listed []v1.Descriptor // what the index lists, once it has been read
 }
 
 func (l *layout) roots(context.Context) ([]v1.Descriptor, error) {
@@ -30,11 +31,22 @@ func (l *layout) roots(context.Context) ([]v1.Descriptor, error) {
 	if l.ref.digest != "" {
 		return []v1.Descriptor{{Digest: l.ref.digest}}, nil
 	}
-	entries, err := l.entries()
-	if err != nil {
+	var err error
+	if l.listed, err = l.entries(); err != nil {
 		return nil, err
 	}
-	return l.pick(entries)
+	return l.pick(l.listed)
+}
+
+// names returns the whole names of an image.
+func (l *layout) names(root digest.Digest) []string {
+	var all []string
+	for _, e := range l.listed {
+		if r, err := parseDocker(e.Annotations[nameAnnotation]); err == nil && e.Digest == root {
+			all = append(all, r.Name())
+		}
+	}
+	return all
 }
 
 // entries returns what the index lists.

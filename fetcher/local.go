@@ -16,7 +16,7 @@ func (f *Fetcher) source(ctx context.Context, ref Reference) (Reference, source,
 		r, err := f.route(ref)
 		return ref, &registrySource{f: f, ref: ref, route: r}, err
 	case "oci":
-		return ref, &layout{ref, directory(ref.path)}, nil
+		return ref, &layout{ref: ref, files: directory(ref.path)}, nil
 	case "dir":
 		return ref, &skopeoDir{ref: ref, files: directory(ref.path)}, nil
 	case "oci-archive", "docker-archive":
@@ -25,7 +25,7 @@ func (f *Fetcher) source(ctx context.Context, ref Reference) (Reference, source,
 			return ref, nil, err
 		}
 		if ref.transport == "oci-archive" {
-			return ref, &layout{ref, files}, nil
+			return ref, &layout{ref: ref, files: files}, nil
 		}
 		return ref, f.newDockerArchive(ref, files), nil
 	case "tar":
@@ -63,7 +63,7 @@ func (f *Fetcher) recognise(ctx context.Context, ref Reference) (Reference, sour
 		return ref, nil, err
 	case isLayout(ref, files):
 		ref = f.taken(ref, "oci-archive", "an OCI image layout in an archive")
-		return ref, &layout{ref, files}, nil
+		return ref, &layout{ref: ref, files: files}, nil
 	}
 	if !isDockerArchive(files) {
 		return f.recogniseRootfs(ctx, ref, files)
@@ -84,7 +84,7 @@ func isLayout(ref Reference, files *archive) bool {
 	if !files.has(dockerManifestFile) {
 		return true
 	}
-	entries, err := (&layout{ref, files}).entries()
+	entries, err := (&layout{ref: ref, files: files}).entries()
 	return !positionPattern.MatchString(ref.tag) && (err != nil || len(entries) > 0)
 }
 
@@ -103,7 +103,7 @@ func (f *Fetcher) recogniseDir(ref Reference) (Reference, source, error) {
 	switch {
 	case hasFile(dir, v1.ImageLayoutFile):
 		ref = f.taken(ref, "oci", "an OCI image layout")
-		return ref, &layout{ref, dir}, nil
+		return ref, &layout{ref: ref, files: dir}, nil
 	case !isSkopeoDir(dir):
 		return ref, nil, errorf(ErrNotFound, "%s is not an image: it is a directory with neither an %s file, as OCI image layouts have it, "+
 			"nor skopeo's %s and %s", dir, v1.ImageLayoutFile, dirManifestFile, dirVersionFile)

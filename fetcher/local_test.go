@@ -257,7 +257,7 @@ func FuzzArchive(f *testing.F) {
 			}
 		}
 		ref := Reference{path: a.path}
-		for _, src := range []source{&layout{ref, a}, (&Fetcher{}).newDockerArchive(ref, a)} {
+		for _, src := range []source{&layout{ref: ref, files: a}, (&Fetcher{}).newDockerArchive(ref, a)} {
 			im, err := (&resolver{ref: ref, src: src, fetches: maxDocuments}).resolve(t.Context())
 			if err == nil && (im.Digest != digest.FromBytes(im.Manifest) || im.ConfigDigest != digest.FromBytes(im.Config)) {
 				t.Errorf("%+v", im)

@@ -90,18 +90,35 @@ func (m *manifest) check(what string) error {
 	if m.Config == nil && m.ArtifactType == "" {
 		return errorf(ErrMalformed, "manifest of %s has no config", what)
 	}
+	if err := m.checkTypes(what); err != nil {
+		return err
+	}
+	return m.checkDescriptors(what)
+}
+
+// checkTypes refuses what is no image.
+func (m *manifest) checkTypes(what string) error {
 	if kind := m.artifact(); kind != "" {
 		return unsupported("%s is an artifact (%s), not an image: it has no image config and no file system", what, printable(kind))
 	}
-	if err := checkDescriptor("config of "+what, *m.Config); err != nil {
-		return err
+	for _, l := range m.Layers {
+		if strings.HasSuffix(l.MediaType, "+json") || strings.HasSuffix(l.MediaType, "+encrypted") {
+			return unsupported("layer %s of %s is a %s, not a tar", printable(l.Digest.String()), what, printable(l.MediaType))
+		}
+	}
+	return nil
+}
+
+// checkDescriptors checks the digests and sizes. An artifact need have no config.
+func (m *manifest) checkDescriptors(what string) error {
+	if m.Config != nil {
+		if err := checkDescriptor("config of "+what, *m.Config); err != nil {
+			return err
+		}
 	}
 	for _, l := range m.Layers {
 		if err := checkDescriptor("layer of "+what, l); err != nil {
 			return err
-		}
-		if strings.HasSuffix(l.MediaType, "+json") || strings.HasSuffix(l.MediaType, "+encrypted") {
-			return unsupported("layer %s of %s is a %s, not a tar", l.Digest, what, printable(l.MediaType))
 		}
 	}
 	return nil

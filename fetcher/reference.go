@@ -175,6 +175,26 @@ func (r Reference) Name() string {
 	return s
 }
 
+// At returns the reference to what has a digest, in the same repository or
+// layout. In a place that knows no digests it stays the same.
+func (r Reference) At(d digest.Digest) Reference {
+	switch r.transport {
+	case "docker", "oci", "oci-archive":
+		r.tag, r.digest = "", d
+	}
+	return r
+}
+
+// Repository returns the repository that the reference names in full, such as
+// docker.io/library/alpine: that of a registry, or of a name in an archive of
+// Docker's. It is "" for others.
+func (r Reference) Repository() string {
+	if r.transport == "docker-archive" {
+		r, _ = parseDocker(r.tag)
+	}
+	return r.repository
+}
+
 func parseDockerURL(rest string) (Reference, error) {
 	s, ok := strings.CutPrefix(rest, "//")
 	if !ok {

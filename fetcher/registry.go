@@ -23,14 +23,22 @@ type registrySource struct {
 }
 
 func (s *registrySource) roots(ctx context.Context) ([]v1.Descriptor, error) {
-	d := s.ref.digest
-	if d == "" {
-		var err error
-		if d, err = s.resolveTag(ctx); err != nil {
-			return nil, err
-		}
+	if d := s.ref.digest; d != "" {
+		return []v1.Descriptor{{Digest: d}}, nil
 	}
-	return []v1.Descriptor{{Digest: d}}, nil
+	d, err := s.resolveTag(ctx)
+	if d == "" {
+		return nil, err
+	}
+	return []v1.Descriptor{{Digest: d}}, err
+}
+
+// names returns the name that a tag is; one by digest is none.
+func (s *registrySource) names(digest.Digest) []string {
+	if s.ref.digest != "" {
+		return nil
+	}
+	return []string{s.ref.Name()}
 }
 
 // resolveTag asks the registry what the tag names; offline, the Store.
@@ -48,6 +56,7 @@ func (s *registrySource) resolveAt(ctx context.Context, at *session, retry *retr
 	if err == nil && !stored {
 		d, b, err = s.fetchRoot(ctx, at, retry)
 	}
+	s.root, s.digest = b, d
 	if err != nil {
 		return err
 	}
@@ -55,7 +64,6 @@ func (s *registrySource) resolveAt(ctx context.Context, at *session, retry *retr
 	if err != nil {
 		return err
 	}
-	s.root, s.digest = b, d
 	if !stored && s.get(d) == nil {
 		s.put(d, b)
 	}
@@ -101,8 +109,8 @@ func (s *registrySource) rememberedTag() (digest.Digest, error) {
 }
 
 func (s *registrySource) manifest(ctx context.Context, d digest.Digest) ([]byte, error) {
-	if d == s.digest {
-		return s.root, nil
+	if d == s.digest && s.root != nil {
+		return s.root, verify("manifest of "+s.ref.Name(), d, s.root)
 	}
 	return s.document(ctx, "manifest", "manifests", d, maxManifest)
 }
@@ -112,24 +120,27 @@ func (s *registrySource) config(ctx context.Context, d digest.Digest) ([]byte, e
 }
 
 // document returns a document from the Store, or from the registry and then
-// to the Store.
+// to the Store. One that is wrong comes with an error.
 func (s *registrySource) document(ctx context.Context, what, kind string, d digest.Digest, limit int64) ([]byte, error) {
-	if b := s.get(d); b != nil {
+	b, err := s.stored(d)
+	if b != nil {
 		return b, nil
 	}
 	whole := fmt.Sprintf("%s %s of %s", what, d, s.ref.Name())
 	if s.f.opts.Offline {
+		if errors.Is(err, ErrMismatch) {
+			return nil, fmt.Errorf("%s: %w", whole, err)
+		}
 		return nil, errorf(ErrOffline, "%s is not in the cache, and offline it cannot be fetched", whole)
 	}
-	var b []byte
-	err := s.try(ctx, whole, false, func(at *session, retry *retrier) (err error) {
+	err = s.try(ctx, whole, false, func(at *session, retry *retrier) (err error) {
 		if b, _, err = at.document(ctx, retry, kind, d.String(), limit); err != nil {
 			return err
 		}
 		return verify(whole, d, b)
 	})
 	if err != nil {
-		return nil, err
+		return b, err
 	}
 	s.put(d, b)
 	return b, nil
@@ -137,14 +148,23 @@ func (s *registrySource) document(ctx context.Context, what, kind string, d dige
 
 // get returns a document that is in the Store and is what its digest says.
 func (s *registrySource) get(d digest.Digest) []byte {
+	b, _ := s.stored(d)
+	return b
+}
+
+// stored is get, and tells why there is none: an ErrMismatch where it was not what it should be.
+func (s *registrySource) stored(d digest.Digest) ([]byte, error) {
 	if s.f.opts.Store == nil || d == "" {
-		return nil
+		return nil, fs.ErrNotExist
 	}
 	b, err := s.f.opts.Store.Document(d)
-	if err == nil && b != nil && verify("", d, b) == nil {
-		return b
+	if err == nil {
+		err = verify("what is stored", d, b)
 	}
-	return nil
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
 }
 
 // put keeps a document. That it could not be kept fails nothing.

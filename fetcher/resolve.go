@@ -22,25 +22,46 @@ type resolver struct {
 	src      source
 	want     v1.Platform
 	choices  []v1.Platform
-	explicit bool // the user asked for want
-	fetches  int  // documents that may still be fetched
+	explicit bool  // the user asked for want
+	fetches  int   // documents that may still be fetched
+	walk     *walk // nil for Resolve, which ends at the first thing that is wrong
 }
 
 // A candidate is an image manifest that has been found in an index, or
-// without one. Platform and manifest are nil as long as they are not known.
+// without one. What is not known yet is nil.
 type candidate struct {
-	root     digest.Digest // what of roots it was found under
-	digest   digest.Digest
-	platform *v1.Platform
-	raw      []byte
-	manifest *manifest
-	config   []byte
-	parsed   *imageConfig
+	v1.Descriptor               // as what names it has it
+	nested        bool          // in an index
+	root          digest.Digest // what of roots it was found under
+	raw           []byte
+	manifest      *manifest
+	config        []byte
+	parsed        *imageConfig
+
+	// Documents are fetched once, also by a walk that could not read them.
+	loaded, configLoaded bool
+	artifact             bool // to a walk: it is no image
 }
 
 func (r *resolver) resolve(ctx context.Context) (*Image, error) {
-	roots, err := r.src.roots(ctx)
+	all, err := r.candidates(ctx)
 	if err != nil {
+		return nil, err
+	}
+	c, err := r.choose(ctx, all)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.loadConfig(ctx, c); err != nil {
+		return nil, err
+	}
+	return r.image(c)
+}
+
+// candidates returns the image manifests that the reference leads to.
+func (r *resolver) candidates(ctx context.Context) ([]*candidate, error) {
+	roots, err := r.src.roots(ctx)
+	if err != nil && (r.walk == nil || len(roots) == 0) {
 		return nil, err
 	}
 	if len(roots) == 1 {
@@ -57,36 +78,23 @@ func (r *resolver) resolve(ctx context.Context) (*Image, error) {
 		}
 		all = append(all, found...)
 	}
-	c, err := r.choose(ctx, all)
-	if err != nil {
-		return nil, err
-	}
-	if err := r.loadConfig(ctx, c); err != nil {
-		return nil, err
-	}
-	return r.image(c)
+	return all, nil
 }
 
 // collect returns the image manifests at and below d.
 func (r *resolver) collect(ctx context.Context, d v1.Descriptor, depth int) ([]*candidate, error) {
+	c := &candidate{Descriptor: d, nested: depth > 0}
 	if err := checkDescriptor("manifest of "+r.ref.Name(), d); err != nil {
-		return nil, err
+		return nil, r.tell(ctx, c.document(), err)
 	}
-	if isAttestation(d) {
+	if isAttestation(d) && !r.walk.everything() {
 		return nil, nil
 	}
-	c := &candidate{digest: d.Digest, platform: d.Platform}
-	if depth > 0 && !isIndexType(d.MediaType) {
+	if c.nested && !isIndexType(d.MediaType) {
 		return []*candidate{c}, nil
 	}
-	if err := r.load(ctx, c); err != nil {
+	if err := r.load(ctx, c); err != nil || c.manifest == nil {
 		return nil, err
-	}
-	if depth > 0 && d.Size != int64(len(c.raw)) {
-		return nil, r.sizeMismatch(c.digest, d.Size, len(c.raw))
-	}
-	if !c.manifest.isIndex() && depth > 0 {
-		return nil, errorf(ErrMalformed, "%s: %s is said to be an index, and is an image", r.ref.Name(), c.digest)
 	}
 	if !c.manifest.isIndex() {
 		return []*candidate{c}, nil
@@ -132,7 +140,7 @@ func (r *resolver) choose(ctx context.Context, all []*candidate) (*candidate, er
 	}
 	e := &PlatformError{Ref: r.ref.Name(), Want: platformString(r.want)}
 	for _, c := range all {
-		if have := printable(platformString(*c.platform)); !slices.Contains(e.Have, have) {
+		if have := printable(platformString(*c.Platform)); !slices.Contains(e.Have, have) {
 			e.Have = append(e.Have, have)
 		}
 	}
@@ -145,7 +153,7 @@ func (r *resolver) choose(ctx context.Context, all []*candidate) (*candidate, er
 func (r *resolver) complete(ctx context.Context, all []*candidate) ([]*candidate, error) {
 	var images []*candidate
 	for _, c := range all {
-		if c.platform == nil {
+		if c.Platform == nil {
 			err := r.loadConfig(ctx, c)
 			if errors.Is(err, errors.ErrUnsupported) && len(all) > 1 {
 				continue
@@ -153,7 +161,10 @@ func (r *resolver) complete(ctx context.Context, all []*candidate) ([]*candidate
 			if err != nil {
 				return nil, err
 			}
-			c.platform = &c.parsed.Platform
+			if c.parsed == nil {
+				continue
+			}
+			c.Platform = &c.parsed.Platform
 		}
 		images = append(images, c)
 	}
@@ -166,10 +177,10 @@ func (r *resolver) best(all []*candidate) *candidate {
 	var best *candidate
 	least := len(r.choices)
 	for _, c := range all {
-		if c.platform == nil {
+		if c.Platform == nil {
 			continue
 		}
-		if n := rank(r.choices, *c.platform); n >= 0 && n < least {
+		if n := rank(r.choices, *c.Platform); n >= 0 && n < least {
 			best, least = c, n
 		}
 	}
@@ -178,55 +189,94 @@ func (r *resolver) best(all []*candidate) *candidate {
 
 // load fetches the manifest of c.
 func (r *resolver) load(ctx context.Context, c *candidate) error {
-	if c.manifest != nil {
+	if c.loaded {
 		return nil
 	}
 	if r.fetches == 0 {
 		return errorf(ErrMalformed, "%s refers to more than %d manifests", r.ref.Name(), maxDocuments)
 	}
 	r.fetches--
-	raw, err := r.src.manifest(ctx, c.digest)
-	if err != nil {
+	c.loaded = true
+	err := r.read(ctx, c)
+	return r.tell(ctx, c.document(), err)
+}
+
+// read reads the manifest of c, and checks it. In spite of an error c may have
+// a manifest: one that is not what it should be.
+func (r *resolver) read(ctx context.Context, c *candidate) error {
+	raw, err := r.src.manifest(ctx, c.Digest)
+	if raw == nil {
 		return err
 	}
-	m, err := parseManifest(r.ref.Name(), raw)
-	if err != nil {
-		return err
+	c.raw = raw
+	m, malformed := parseManifest(r.ref.Name(), raw)
+	if malformed == nil && c.nested && isIndexType(c.MediaType) != m.isIndex() {
+		kinds := map[bool]string{true: "an index", false: "an image"}
+		malformed = errorf(ErrMalformed, "%s: %s is said to be %s, and is %s", r.ref.Name(), c.Digest, kinds[!m.isIndex()], kinds[m.isIndex()])
 	}
-	c.raw, c.manifest = raw, m
-	return nil
+	if malformed == nil && !m.isIndex() && m.schema1 == nil {
+		malformed = r.check(c, m)
+	}
+	if malformed == nil {
+		c.manifest = m
+	}
+	switch {
+	case err != nil:
+		return err
+	case malformed != nil:
+		return malformed
+	}
+	return r.compare(c)
+}
+
+// compare compares a manifest with what names it. That may be a reference, which says no size.
+func (r *resolver) compare(c *candidate) error {
+	if (c.nested || c.Size > 0) && c.Size != int64(len(c.raw)) {
+		return r.sizeMismatch(c.Digest, c.Size, len(c.raw))
+	}
+	return r.walk.compareType(r.ref, c)
 }
 
 // loadConfig fetches the config of c, which has to be an image manifest.
 func (r *resolver) loadConfig(ctx context.Context, c *candidate) error {
-	if c.parsed != nil {
+	if c.configLoaded {
 		return nil
 	}
-	if err := r.load(ctx, c); err != nil {
+	if err := r.load(ctx, c); err != nil || c.manifest == nil {
 		return err
 	}
-	if c.manifest.isIndex() {
-		return errorf(ErrMalformed, "%s: %s is said to be an image, and is an index", r.ref.Name(), c.digest)
+	c.configLoaded = true
+	if c.manifest.Config == nil && c.artifact {
+		return nil
 	}
+	get := r.readConfig
 	if c.manifest.schema1 != nil {
-		return r.convert(ctx, c)
+		get = r.convert
 	}
-	if err := c.manifest.check(r.ref.Name()); err != nil {
-		return err
-	}
+	err := get(ctx, c)
+	return r.tell(ctx, c.configDocument(), err)
+}
+
+// readConfig is as read, for the config.
+func (r *resolver) readConfig(ctx context.Context, c *candidate) error {
 	d := c.manifest.Config
 	raw, err := r.src.config(ctx, d.Digest)
-	if err != nil {
-		return err
-	}
-	if d.Size != int64(len(raw)) {
-		return r.sizeMismatch(d.Digest, d.Size, len(raw))
-	}
-	if c.parsed, err = parseConfig(r.ref.Name(), raw); err != nil {
+	if raw == nil {
 		return err
 	}
 	c.config = raw
-	return nil
+	if err == nil && d.Size != int64(len(raw)) {
+		err = r.sizeMismatch(d.Digest, d.Size, len(raw))
+	}
+	if c.artifact {
+		return err
+	}
+	parsed, malformed := parseConfig(r.ref.Name(), raw)
+	c.parsed = parsed
+	if err != nil {
+		return err
+	}
+	return malformed
 }
 
 func (r *resolver) sizeMismatch(d digest.Digest, want int64, got int) error {
@@ -238,22 +288,40 @@ func (r *resolver) sizeMismatch(d digest.Digest, want int64, got int) error {
 }
 
 func (r *resolver) image(c *candidate) (*Image, error) {
-	diffIDs := c.parsed.RootFS.DiffIDs
-	if c.manifest.schema1 != nil {
-		diffIDs = make([]digest.Digest, len(c.manifest.Layers)) // not known
-	}
-	layers := inOrder(c.manifest.Layers, diffIDs)
-	if len(diffIDs) != len(layers) {
-		return nil, layersMismatch(r.ref, diffIDs, len(layers))
-	}
 	im := &Image{
-		src: r.src, Ref: r.ref, Digest: c.root, ManifestDigest: c.digest, MediaType: c.manifest.MediaType,
-		Manifest: c.raw, Config: c.config, ConfigDigest: c.manifest.Config.Digest, Platform: c.parsed.Platform,
+		src: r.src, Ref: r.ref, Digest: c.root, ManifestDigest: c.Digest, MediaType: c.manifest.MediaType,
+		Manifest: c.raw, Config: c.config, Made: r.makes("manifest"), Artifact: c.artifact,
+	}
+	if c.manifest.Config != nil {
+		im.ConfigDigest = c.manifest.Config.Digest
+	}
+	if n, ok := r.src.(namer); ok {
+		im.Names = n.names(c.root)
+	}
+	if c.parsed != nil {
+		im.Platform = c.parsed.Platform
+	}
+	layers, diffIDs, err := c.layers(r.ref)
+	if err != nil && r.walk == nil {
+		return nil, err
 	}
 	for i, l := range layers {
 		im.Layers = append(im.Layers, Layer{Digest: l.Digest, MediaType: l.MediaType, Size: l.Size, DiffID: diffIDs[i], URLs: l.URLs})
 	}
 	return im, nil
+}
+
+// layers returns the layers, and the diff ID of each; "" for all of them where they are not known, or are not as many.
+func (c *candidate) layers(ref Reference) ([]v1.Descriptor, []digest.Digest, error) {
+	layers := c.manifest.Layers
+	if c.parsed == nil || c.manifest.schema1 != nil {
+		return layers, make([]digest.Digest, len(layers)), nil
+	}
+	diffIDs := c.parsed.RootFS.DiffIDs
+	if layers = inOrder(layers, diffIDs); len(layers) != len(diffIDs) {
+		return layers, make([]digest.Digest, len(layers)), layersMismatch(ref, diffIDs, len(layers))
+	}
+	return layers, diffIDs, nil
 }
 
 // inOrder returns layers in the order of their diff IDs, and each as often as it is there, where the digests tell that: none is
@@ -275,4 +343,20 @@ func inOrder(layers []v1.Descriptor, diffIDs []digest.Digest) []v1.Descriptor {
 		return layers
 	}
 	return ordered
+}
+
+// A namer is a source that gives images names, by the root that they are found under.
+type namer interface {
+	names(root digest.Digest) []string
+}
+
+// makes tells whether documents of a kind are made here.
+func (r *resolver) makes(kind string) bool {
+	switch src := r.src.(type) {
+	case *dockerArchive:
+		return kind == "manifest" || src.old
+	case *rootfs:
+		return true
+	}
+	return false
 }
