@@ -1,7 +1,6 @@
 package index
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -73,18 +72,16 @@ func isMalformed(err error) bool {
 }
 
 func build(in *intake, want Want, to Output) error {
-	head := make([]byte, magicSize)
-	n, _ := io.ReadFull(in, head) // in keeps the error; a short blob is none
-	if err := in.failed(); err != nil {
+	blob, format, err := in.sniff()
+	if err != nil {
 		return err
 	}
-	format := sniff(head[:n])
 	out, err := newWriter(to.Index, format)
 	if err != nil {
 		return err
 	}
 	spans := &spanner{in: in, open: to.Frames}
-	scan, err := codecs[format].scan(io.MultiReader(bytes.NewReader(head[:n]), in), spans)
+	scan, err := codecs[format].scan(blob, spans)
 	if err != nil {
 		return err
 	}

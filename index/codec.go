@@ -31,7 +31,7 @@ const (
 // A codec knows where a format can be entered, and how to decode from there.
 type codec interface {
 	// scan returns a reader that decodes a blob, which is read from its first byte on. It tells spans where each begins
-	// and ends, in turn, and of the last end before Read returns io.EOF.
+	// and ends, in turn, and of the last end before Read returns io.EOF. spans may be nil.
 	scan(blob io.Reader, spans *spanner) (io.Reader, error)
 	// decode decodes one span, into the whole of dst and out of the whole of src, from a checkpoint up to the bit end of
 	// the file. It is safe for concurrent use.
@@ -65,7 +65,11 @@ func (gzipCodec) scan(blob io.Reader, spans *spanner) (io.Reader, error) {
 		spans.end(c.In)
 		return spans.begin(&c)
 	}
-	z := inflate.NewReader(blob, &inflate.Options{Span: spanSize, Checkpoint: mark})
+	var o *inflate.Options // a decoder that tells of no checkpoints is faster
+	if spans != nil {
+		o = &inflate.Options{Span: spanSize, Checkpoint: mark}
+	}
+	z := inflate.NewReader(blob, o)
 	return readerFunc(func(p []byte) (int, error) {
 		n, err := z.Read(p)
 		if err == io.EOF {

@@ -33,7 +33,8 @@ type intake struct {
 	rest  []byte // of the page that is being read
 	off   int64  // where it ends in the blob
 	keep  int64  // what is before will belong to no span
-	spare bool   // nobody asks for digests of spans any more
+	spare bool   // nobody reads the blob any more: what is left of it is hashed and no more
+	whole bool   // nobody asks for digests of spans
 	err   error  // of r, or of a blob that is too long
 
 	pages chan page   // from r
@@ -130,6 +131,13 @@ func reuse(free chan<- []byte, b []byte) {
 	}
 }
 
+// sniff gives the blob from its beginning on, and its format.
+func (in *intake) sniff() (io.Reader, Format, error) {
+	head := make([]byte, magicSize)
+	n, _ := io.ReadFull(in, head) // in keeps the error; a short blob is none
+	return io.MultiReader(bytes.NewReader(head[:n]), in), sniff(head[:n]), in.failed()
+}
+
 func (in *intake) Read(p []byte) (int, error) {
 	for len(in.rest) == 0 {
 		if in.err != nil {
@@ -146,6 +154,9 @@ func (in *intake) Read(p []byte) (int, error) {
 
 // next takes a page. If it fails the blob can be read on, to be verified.
 func (in *intake) next() error {
+	if in.whole {
+		in.keep = in.off // the pages before have been read
+	}
 	p := <-in.pages
 	in.rest, in.err = p.b, p.err
 	in.off += int64(len(p.b))
@@ -178,8 +189,8 @@ func (in *intake) failed() error {
 	return in.err
 }
 
-// verify reads what is left of the blob, and tells whether it is the one that was asked for. It closes the intake.
-func (in *intake) verify() error {
+// finish reads what is left of the blob. It closes the intake.
+func (in *intake) finish() error {
 	in.spare = true
 	for in.err == nil {
 		if err := in.next(); err != nil {
@@ -187,8 +198,13 @@ func (in *intake) verify() error {
 		}
 	}
 	in.close()
-	if in.err != io.EOF {
-		return in.err
+	return in.failed()
+}
+
+// verify reads what is left of the blob, and tells whether it is the one that was asked for. It closes the intake.
+func (in *intake) verify() error {
+	if err := in.finish(); err != nil {
+		return err
 	}
 	if in.want.Size >= 0 && in.off != in.want.Size {
 		return &MismatchError{in.want.Blob, "size", fmt.Sprint(in.want.Size), fmt.Sprint(in.off)}

@@ -7,7 +7,7 @@ import (
 	"imgfs/index/inflate"
 )
 
-// A spanner is told by a scan of the spans of a layer.
+// A spanner is told by a scan of the spans of a layer. A nil one takes no interest in them.
 type spanner struct {
 	in     *intake
 	open   func() (io.Writer, error) // the file of frames; nil: there is none
@@ -19,6 +19,9 @@ type spanner struct {
 
 // begin starts a span of the blob.
 func (s *spanner) begin(c *inflate.Checkpoint) error {
+	if s == nil {
+		return nil
+	}
 	n := span{out: c.Out, in: c.In}
 	if !c.Member {
 		state, err := appendState(nil, c)
@@ -35,7 +38,7 @@ func (s *spanner) begin(c *inflate.Checkpoint) error {
 
 // end ends the span, if there is one, at a bit of the blob.
 func (s *spanner) end(bit int64) {
-	if !s.begun {
+	if s == nil || !s.begun {
 		return
 	}
 	s.begun = false
@@ -46,6 +49,9 @@ func (s *spanner) end(bit int64) {
 
 // recode makes a span of what has no way in.
 func (s *spanner) recode(out int64, data []byte) (err error) {
+	if s == nil {
+		return nil
+	}
 	if s.frames == nil {
 		if s.frames, err = newRecoder(s.open); err != nil {
 			return err
@@ -53,6 +59,21 @@ func (s *spanner) recode(out int64, data []byte) (err error) {
 	}
 	s.spans = append(s.spans, span{out: out, place: inFrames})
 	return s.frames.add(data)
+}
+
+// drop says that the bytes of the blob before off will belong to no span that hasn't ended yet.
+func (s *spanner) drop(off int64) {
+	if s != nil {
+		s.in.drop(off)
+	}
+}
+
+// take gives the states of the spans that have begun since the last call.
+func (s *spanner) take() (states [][]byte) {
+	if s != nil {
+		states, s.states = s.states, nil
+	}
+	return states
 }
 
 // close ends what runs beside, and gives the error it had.

@@ -65,7 +65,7 @@ func (s *stream) decode() {
 			return
 		case c := <-s.free:
 			err = c.fill(s.scan)
-			c.states, s.spans.states = s.spans.states, nil
+			c.states = s.spans.take()
 			s.decoded <- c
 		}
 	}

@@ -137,7 +137,7 @@ func (s *zstdScanner) trim(most int64) {
 		s.close()
 	}
 	if !s.begun {
-		s.spans.in.drop(s.frame.off)
+		s.spans.drop(s.frame.off)
 	}
 }
 
