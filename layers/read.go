@@ -83,6 +83,20 @@ func (t *Tree) HoldReady(n Node, parts []Part) []Part {
 	return tar.HoldReady(parts, int64(d.ref), int(d.size))
 }
 
+// Content tells where the content of a regular file is: by the position of its
+// layer, and by extents in that layer's tar, which belong to the tree. There are
+// none for what has no content.
+func (t *Tree) Content(n Node) (layer int, extents []index.Extent) {
+	d := &t.nodes[n]
+	switch {
+	case d.mode&syscall.S_IFMT != syscall.S_IFREG || d.size == 0:
+		return 0, nil
+	case d.isSparse:
+		return int(d.data), t.sparse[d.ref].extents
+	}
+	return int(d.data), []index.Extent{{Offset: int64(d.ref), Length: int64(d.size)}}
+}
+
 // readable tells why d can't be read at off.
 func readable(d *node, off int64) error {
 	switch {

@@ -198,3 +198,31 @@ func TestNothingIsAllocatedPerOperation(t *testing.T) {
 		t.Error("an attribute that is not there is found")
 	}
 }
+
+func TestContentTellsWhereTheBytesOfAFileAre(t *testing.T) {
+	in := indexed(t, stack(
+		layer(File("below", "lower"), File("hidden", "never")),
+		layer(File("plain", "content"), File("empty", ""), SparsePAX10("sparse", 5000, []Segment{{Offset: 10, Data: "a"}, {Offset: 3000, Data: "bc"}}),
+			Link("link", "plain"), Link("down", "below"), File("hidden", "upper"), Dir("dir/"), Symlink("symlink", "plain")),
+	))
+	tree := merge(t, in).tree
+	for n := range layers.Node(tree.Len()) {
+		var want []byte
+		if size := tree.Attr(n).Size; tree.Attr(n).Mode&syscall.S_IFMT == syscall.S_IFREG && size > 0 {
+			want = make([]byte, size)
+			if _, err := tree.ReadAt(n, want, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		layer, extents := tree.Content(n)
+		got := make([]byte, len(want))
+		for _, e := range extents {
+			if _, err := in[layer].tar.ReadAt(got[e.Logical:][:e.Length], e.Offset); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !bytes.Equal(got, want) || (len(want) > 0) != (len(extents) > 0) {
+			t.Errorf("%s: layer %d, %v, want the bytes %q", tree.Path(n), layer, extents, want)
+		}
+	}
+}
