@@ -275,6 +275,14 @@ func (b *Blob) giveUp() bool {
 	return true
 }
 
+// KeepNothing has a Stream that has not been read yet keep nothing of what it
+// fetches. What is there already comes from there, and stays.
+func (s *Stream) KeepNothing() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lost = errNotKept
+}
+
 // Close ends the Stream, and keeps what was fetched.
 func (s *Stream) Close() error {
 	s.flush()

@@ -75,6 +75,26 @@ func TestAStreamFetchesWhatIsMissingInOneGo(t *testing.T) {
 	}
 }
 
+func TestAStreamThatKeepsNothingLeavesWhatIsThere(t *testing.T) {
+	const size = 8 * mib
+	h := newHouse(t)
+	s := h.blob(size)
+	b := h.open(h.Cache, s)
+	must(t, b.Fetch(2*mib, 2*mib))
+	for range 2 {
+		stream := b.Stream(t.Context())
+		stream.KeepNothing()
+		if got, err := io.ReadAll(stream); err != nil || !bytes.Equal(got, s.data) || stream.Cached() != 2*mib {
+			t.Errorf("it gives %d bytes, %d of them from the cache (%v)", len(got), stream.Cached(), err)
+		}
+		if stream.GiveUp() {
+			t.Error("it gives up what was there before")
+		}
+		must(t, stream.Close())
+	}
+	s.wantOpens(t, piece{0, 2 * mib}, piece{4 * mib, size}, piece{0, 2 * mib}, piece{4 * mib, size})
+}
+
 func TestAStreamKeepsReadersContract(t *testing.T) {
 	for _, size := range []int{0, 1, 5000} {
 		h := newHouse(t)
