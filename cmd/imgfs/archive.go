@@ -115,7 +115,7 @@ func (t tarFile) prepare(ctx context.Context, file fetcher.TarFile) (err error) 
 	} else if t.Digest, err = s.fileDigest(ctx, file); err != nil {
 		return err
 	}
-	p := s.app.newProgress()
+	p := s.app.newProgress("indexing")
 	var x *indexed
 	if t.Digest != "" {
 		x, err = t.openIndex(ctx, p)
@@ -206,11 +206,11 @@ func (s *session) fileDigest(ctx context.Context, file fetcher.TarFile) (digest.
 }
 
 func (s *session) readDigest(name string, size int64, r io.Reader) (digest.Digest, error) {
-	p := s.app.newProgress()
+	p := s.app.newProgress("reading")
 	defer p.wait()
 	bar := p.start(filepath.Base(name), size)
 	defer bar.done()
-	return digest.FromReader(bar.reader(r, func() int64 { return 0 }))
+	return digest.FromReader(bar.reader(r, nothingCached))
 }
 
 // rememberedDigest is the digest of a file that has been seen with this stamp; "" otherwise. Should it be wrong one day, the

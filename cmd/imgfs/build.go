@@ -171,7 +171,7 @@ func (l *layer) stream(ctx context.Context, p *progress, to func(*cache.Stream) 
 	bar := p.start(l.label, l.Size)
 	defer bar.done()
 	var blob *cache.Stream
-	r, cached := until(ctx, io.NewSectionReader(l.src, 0, l.Size)), func() int64 { return 0 }
+	r, cached := until(ctx, io.NewSectionReader(l.src, 0, l.Size)), nothingCached
 	if l.blob != nil {
 		blob = l.blob.Stream(ctx)
 		defer blob.Close()

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 
+	"imgfs/cache"
 	"imgfs/fetcher"
 	"imgfs/fs"
 	"imgfs/index"
@@ -48,6 +49,8 @@ var exitCodes = []struct {
 	{as[*layers.EntryError], exitVerification},
 	{is(index.ErrMalformed), exitVerification},
 	{is(index.ErrCorrupt), exitVerification},
+	{is(index.ErrDamaged), exitVerification},
+	{is(cache.ErrDamaged), exitVerification},
 	{is(errDamagedCache), exitVerification},
 	{is(fs.ErrMount), exitMount},
 	{is(fetcher.ErrNotFound), exitNotFound},

@@ -19,6 +19,7 @@ type imageFlags struct {
 	networkFlags
 	platform, creds  string
 	offline, foreign bool
+	anew             bool // documents are fetched, whatever the cache has; no flag
 	memory           byteSize
 }
 
@@ -43,7 +44,10 @@ func (f *imageFlags) addMemory(s *pflag.FlagSet) {
 
 func (f *imageFlags) options(a *app, store fetcher.Store) *fetcher.Options {
 	o := f.networkFlags.options(a)
-	o.Platform, o.Creds, o.Offline, o.AllowForeign, o.Store = f.platform, f.creds, f.offline, f.foreign, store
+	o.Platform, o.Creds, o.Offline, o.AllowForeign = f.platform, f.creds, f.offline, f.foreign
+	if !f.anew {
+		o.Store = store
+	}
 	return o
 }
 

@@ -51,6 +51,15 @@ func (s *session) close() {
 // A store is the cache as the fetcher knows it.
 type store struct{ *cache.Cache }
 
+// Document is the cache's, which drops what is damaged.
+func (s store) Document(d digest.Digest) ([]byte, error) {
+	b, err := s.Cache.Document(d)
+	if errors.Is(err, cache.ErrDamaged) {
+		err = fmt.Errorf("%w: in the cache it was damaged, and has been dropped", fetcher.ErrMismatch)
+	}
+	return b, err
+}
+
 func (s store) TagDigest(ref string) (digest.Digest, error) {
 	r, err := s.Ref(ref)
 	return r.Digest, err
@@ -133,7 +142,7 @@ func (s *session) openLayers(ctx context.Context, im *fetcher.Image) (_ *image, 
 			opened.close()
 		}
 	}()
-	progress := s.app.newProgress()
+	progress := s.app.newProgress("indexing")
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.NumCPU())
 	for i := range im.Layers {

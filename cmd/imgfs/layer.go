@@ -39,7 +39,7 @@ func (inPlace) Fetch(int64, int64) error   { return nil }
 
 // openLayer opens layer i of an image by its index from the cache, or by the one it builds.
 func (s *session) openLayer(ctx context.Context, im *fetcher.Image, i int, p *progress) (_ *layer, err error) {
-	l := &layer{session: s, Layer: im.Layers[i], label: fmt.Sprintf("layer %d of %d", i+1, len(im.Layers))}
+	l := &layer{session: s, Layer: im.Layers[i], label: layerLabel(im, i)}
 	if l.src, err = s.fetch.Blob(ctx, im, l.Layer); err != nil {
 		return nil, err
 	}
@@ -59,6 +59,11 @@ func (s *session) openLayer(ctx context.Context, im *fetcher.Image, i int, p *pr
 	}
 	l.use(x)
 	return l, nil
+}
+
+// layerLabel is what people are told of layer i.
+func layerLabel(im *fetcher.Image, i int) string {
+	return fmt.Sprintf("layer %d of %d", i+1, len(im.Layers))
 }
 
 // openBlob opens the blob in the cache, unless it is open or is read in place.

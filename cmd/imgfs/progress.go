@@ -13,22 +13,23 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 )
 
-// slowIndexing is how long it takes until a layer that is being indexed is told of where there are no bars.
-const slowIndexing = 2 * time.Second
+// slow is how long it takes until a layer is told of where there are no bars.
+const slow = 2 * time.Second
 
-// A progress shows what is being indexed: on a terminal by a bar for each, elsewhere by a line for each that takes long. The zero
+// A progress shows what is being indexed, or read for another reason: on a terminal by a bar for each, elsewhere by a line for each that takes long. The zero
 // value shows nothing.
 type progress struct {
-	bars *mpb.Progress // nil: there are none
-	say  func(line string)
+	doing string        // what is done, for the lines
+	bars  *mpb.Progress // nil: there are none
+	say   func(line string)
 }
 
 // newProgress draws no bars between the lines of a log that tells of each layer.
-func (a *app) newProgress() *progress {
+func (a *app) newProgress(doing string) *progress {
 	if isTerminal(a.stderr) && !a.log.Enabled(context.Background(), slog.LevelInfo) {
-		return &progress{bars: mpb.New(mpb.WithOutput(a.stderr), mpb.WithWidth(40))}
+		return &progress{doing: doing, bars: mpb.New(mpb.WithOutput(a.stderr), mpb.WithWidth(40))}
 	}
-	return &progress{say: func(line string) { fmt.Fprintln(a.stderr, "imgfs:", line) }}
+	return &progress{doing: doing, say: func(line string) { fmt.Fprintln(a.stderr, "imgfs:", line) }}
 }
 
 // wait returns when all bars are drawn for the last time.
@@ -47,7 +48,7 @@ type bar struct {
 	quiet  func()       // takes back the line that is still to come
 }
 
-// start shows that something of that size is being indexed.
+// start shows that something of that size is at it.
 func (p *progress) start(what string, size int64) *bar {
 	b := &bar{begun: time.Now(), quiet: func() {}}
 	switch what = fmt.Sprintf("%.40s", printable(what)); {
@@ -55,7 +56,7 @@ func (p *progress) start(what string, size int64) *bar {
 		b.bar = p.bars.AddBar(size, mpb.PrependDecorators(decor.Name(what+" ")),
 			mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f"), decor.Any(b.rate)))
 	case p.say != nil:
-		b.quiet = after(slowIndexing, func() { p.say(fmt.Sprintf("indexing %s, %s", what, humanBytes(size))) })
+		b.quiet = after(slow, func() { p.say(fmt.Sprintf("%s %s, %s", p.doing, what, humanBytes(size))) })
 	}
 	return b
 }
@@ -102,6 +103,16 @@ func (b *bar) reader(r io.Reader, cached func() int64) io.Reader {
 		b.bar.IncrBy(n)
 		return n, err
 	})
+}
+
+// nothingCached is for bytes that are read anew.
+func nothingCached() int64 { return 0 }
+
+// add counts bytes that are not read through a reader.
+func (b *bar) add(n int64) {
+	if b.bar != nil {
+		b.bar.IncrInt64(n)
+	}
 }
 
 // done ends the bar, as complete or, when the layer failed, where it stands.
