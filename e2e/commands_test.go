@@ -43,7 +43,7 @@ func TestDocumentsAreThoseThatSkopeoSees(t *testing.T) {
 
 func skopeoInspect(t *testing.T, ref string, flags ...string) string {
 	t.Helper()
-	if !strings.HasPrefix(ref, "oci:") {
+	if !strings.Contains(ref, ":/") { // all but registries have paths
 		ref = "docker://" + ref
 	}
 	args := append(append([]string{"inspect", "--tls-verify=false"}, flags...), ref)

@@ -20,26 +20,34 @@ import (
 
 func (a *app) inspectCommand() *cobra.Command {
 	var f imageFlags
-	var asJSON bool
+	var d dress
 	cmd := &cobra.Command{
 		Use:   "inspect [flags] REF",
 		Short: "Show an image: digests, platform, config, layers and which of them are indexed",
-		Args:  cobra.ExactArgs(1),
+		Long: `Show an image: its digests, platform and config, its layers, and which of them are indexed.
+
+--as=docker prints it as "docker image inspect" does (of Docker 20.10), without GraphDriver and Metadata, which are about
+Docker's own store, and without Size and VirtualSize as long as a layer is not indexed. --as=skopeo prints it as
+"skopeo inspect" does (1.9), which asks the registry for all tags.
+
+--format prints it by a Go template, with the functions of Docker's: json, join, split, lower, upper, title, pad and
+truncate. Fields are named as in the JSON of that dress, or as Go has them.`,
+		Example: `  imgfs inspect --format '{{join .Config.Env "\n"}}' debian:12
+  imgfs inspect --as=docker --format '{{json .RootFS.Layers}}' debian:12`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := d.prepare(); err != nil {
+				return err
+			}
 			return a.withImage(cmd.Context(), &f, args[0], func(s *session, im *fetcher.Image) error {
-				i, err := s.inspect(cmd.Context(), im)
-				if err != nil {
-					return err
-				}
-				if asJSON {
-					return a.printJSON(i)
-				}
-				return a.printInspection(i)
+				return s.printDressed(cmd.Context(), im, &d)
 			})
 		},
 	}
 	f.add(cmd.Flags())
-	addJSON(cmd, &asJSON)
+	cmd.Flags().StringVar(&d.as, "as", "", "as which other tool prints it: docker or skopeo")
+	cmd.Flags().StringVarP(&d.format, "format", "f", "", "print by a Go template")
+	addJSON(cmd, &d.json)
 	return cmd
 }
 
@@ -143,10 +151,15 @@ func (s *session) inspectLayer(l fetcher.Layer) (layerInspection, error) {
 
 func parseConfig(im *fetcher.Image) (*v1.Image, error) {
 	var c v1.Image
-	if err := json.Unmarshal(im.Config, &c); err != nil {
-		return nil, fmt.Errorf("%s: config %s: %w: %w", im.Ref.Name(), im.ConfigDigest, fetcher.ErrMalformed, err)
+	return &c, decodeConfig(im, &c)
+}
+
+// decodeConfig decodes the config of an image into what is wanted of it.
+func decodeConfig(im *fetcher.Image, c any) error {
+	if err := json.Unmarshal(im.Config, c); err != nil {
+		return fmt.Errorf("%s: config %s: %w: %w", im.Ref.Name(), im.ConfigDigest, fetcher.ErrMalformed, err)
 	}
-	return &c, nil
+	return nil
 }
 
 func platformString(p v1.Platform) string {
