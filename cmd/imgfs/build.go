@@ -175,6 +175,9 @@ func (l *layer) stream(ctx context.Context, p *progress, to func(*cache.Stream) 
 	if l.blob != nil {
 		blob = l.blob.Stream(ctx)
 		defer blob.Close()
+		if l.session.indexOnly {
+			blob.KeepNothing()
+		}
 		r, cached = blob, blob.Cached
 	}
 	began := time.Now()

@@ -26,6 +26,8 @@ type session struct {
 	memory  *cache.Memory
 	tars    tarFiles
 	offline bool
+
+	indexOnly bool // the bytes of layers that are indexed are not kept
 }
 
 func (a *app) newSession(f *imageFlags) (*session, error) {

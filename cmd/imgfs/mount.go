@@ -88,6 +88,7 @@ type mounting struct {
 	options    fs.Options
 	runtimeDir string
 	supervisor supervisor
+	cacheDir   string
 	session    *session
 	image      *image
 	dir        string
@@ -119,6 +120,9 @@ func (a *app) serve(ctx context.Context, o *mountOptions, args []string) error {
 		os.Remove(m.dir)
 	}
 	if err != nil {
+		return err
+	}
+	if m.cacheDir, err = o.path(); err != nil {
 		return err
 	}
 	if m.session, err = a.newSession(&o.imageFlags); err != nil {
@@ -218,7 +222,7 @@ func (m *mounting) publish(server *fs.Server) error {
 	id := fmt.Sprintf("%d-%x", os.Getpid(), time.Now().UnixNano())
 	r := mountRecord{
 		ID: id, Mountpoint: m.dir, Reference: m.image.Ref.Name(), Digest: m.image.ManifestDigest,
-		Platform: platformString(m.image.Platform), PID: os.Getpid(), Started: time.Now().UTC(), Made: m.made,
+		Platform: platformString(m.image.Platform), CacheDir: m.cacheDir, PID: os.Getpid(), Started: time.Now().UTC(), Made: m.made,
 	}
 	if isChild {
 		r.Log = statePath(m.runtimeDir, id, "log")

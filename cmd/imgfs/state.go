@@ -28,6 +28,7 @@ type mountRecord struct {
 	Reference  string        `json:"reference"`
 	Digest     digest.Digest `json:"digest"` // of the platform's manifest
 	Platform   string        `json:"platform"`
+	CacheDir   string        `json:"cache_dir"`
 	PID        int           `json:"pid"`
 	Started    time.Time     `json:"started"`
 	Made       bool          `json:"made_mountpoint"` // the mountpoint was made by mount, and goes with it
