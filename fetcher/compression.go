@@ -36,6 +36,9 @@ func sniff(head []byte) format {
 	return plain
 }
 
+// IsZstd tells by its first bytes, four at least, whether a file is compressed with zstd.
+func IsZstd(head []byte) bool { return sniff(head) == zstd }
+
 // headSize is how many bytes of a file tell what it is: the first block of a tar.
 const headSize = 512
 

@@ -24,6 +24,13 @@
 // no log line has a secret in it: of what servers write, errors have only words
 // that are known.
 //
+// # Bundles
+//
+// A bundle is an image, or an index and all below it, on its way to another
+// place: its documents, and a way to read its layers. Push writes one to a
+// registry, package save to files. Blobs are compared with their digests on the
+// way: their last bytes come once all are right.
+//
 // # Mirrors
 //
 // What podman's registries.conf or containerd's hosts.toml say of an image makes

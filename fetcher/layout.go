@@ -62,6 +62,9 @@ func (l *layout) entries() ([]v1.Descriptor, error) {
 	return index.Manifests, nil
 }
 
+// CheckLayout returns an error if a directory is not an OCI image layout of version 1.
+func CheckLayout(dir string) error { return (&layout{files: directory(dir)}).checkVersion() }
+
 func (l *layout) checkVersion() error {
 	b, err := readFile(l.files, v1.ImageLayoutFile, maxLayoutFile)
 	if errors.Is(err, ErrNotFound) {
