@@ -39,6 +39,7 @@ type canary struct {
 	basic    bool
 	realm    string // of its challenge
 	bundle   testimage.Bundle
+	stored   map[string]bool // what has been pushed to it, by digest and tag; nil where it is pulled from
 	// odd answers instead, where it returns true.
 	odd func(w http.ResponseWriter, req *http.Request, origin string) bool
 }
@@ -55,6 +56,8 @@ func (c *canary) serve(w http.ResponseWriter, req *http.Request) {
 		fmt.Fprintf(w, `{"token":%q}`, canaryToken)
 	case origin == c.registry && !c.known(req):
 		c.challenge(w)
+	case c.stored != nil:
+		c.serveWrite(w, req)
 	case strings.Contains(req.URL.Path, "/manifests/"):
 		w.Header().Set("Content-Type", c.bundle.Root.MediaType)
 		w.Write(c.bundle.Blobs[c.bundle.Root.Digest])
@@ -92,13 +95,8 @@ func (c *canary) challenge(w http.ResponseWriter) {
 // the first error, and fails the test if a log or an error has a canary in it.
 func (c *canary) pull(t testing.TB, host, login string, o Options) (err error) {
 	t.Helper()
-	c.world.become(c.serve)
-	o.Authfile = filepath.Join(t.TempDir(), "auth.json")
-	writeFile(t, o.Authfile, fmt.Sprintf(`{"auths":{%q:{%s},"evil.test":{}}}`, host, logins[login]), 0o600)
-	var log bytes.Buffer
-	o.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	f, _ := c.world.fetcher(t, o)
-	defer func() { leaks(t, &log, err, "canary", base64.StdEncoding.EncodeToString([]byte("me:canary-password"))) }()
+	f, leaks := c.fetcher(t, host, login, o)
+	defer func() { leaks(err) }()
 	ref := parse(t, host+"/a:t")
 	im, err := f.Resolve(t.Context(), ref)
 	if err != nil {
@@ -114,6 +112,20 @@ func (c *canary) pull(t testing.TB, host, login string, o Options) (err error) {
 	}
 	_, err = operations["the stream"](t.Context(), b)
 	return err
+}
+
+// fetcher returns a Fetcher that has credentials for a host, and what fails the test if a canary is in its log or in an error.
+func (c *canary) fetcher(t testing.TB, host, login string, o Options) (*Fetcher, func(error)) {
+	t.Helper()
+	c.world.become(c.serve)
+	o.Authfile = filepath.Join(t.TempDir(), "auth.json")
+	writeFile(t, o.Authfile, fmt.Sprintf(`{"auths":{%q:{%s},"evil.test":{}}}`, host, logins[login]), 0o600)
+	var log lateLog
+	o.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	f, _ := c.world.fetcher(t, o)
+	return f, func(err error) {
+		leaks(t, &log, err, "canary", base64.StdEncoding.EncodeToString([]byte("me:canary-password")))
+	}
 }
 
 // only fails the test where a secret has come to an origin that is not in the list.
@@ -425,71 +437,4 @@ func TestAFirstContactThatLeadsAwayEndsCredentials(t *testing.T) {
 	if err := c.pull(t, "reg.example", "a password", Options{}); err != nil || !c.world.received(canaryPassword)["https://auth.example:443"] {
 		t.Errorf("a first contact that leads to the same origin: %v", err)
 	}
-}
-
-// A server that has been sent credentials may write them anywhere in its answers.
-func TestWhatAServerEchoesGetsIntoNoLogAndNoError(t *testing.T) {
-	w := newWorld(t)
-	const reg = "https://reg.example:443"
-	for name, answer := range map[string]func(w http.ResponseWriter, secret string){
-		"the status line": func(w http.ResponseWriter, secret string) { raw(w, "HTTP/1.1 "+secret+"\r\n\r\n") },
-		"no HTTP":         func(w http.ResponseWriter, secret string) { raw(w, secret+"\r\n\r\n") },
-		"a header's name": func(w http.ResponseWriter, secret string) { raw(w, "HTTP/1.1 200 OK\r\n"+secret+"\r\n\r\n") },
-		"the length": func(w http.ResponseWriter, secret string) {
-			raw(w, "HTTP/1.1 200 OK\r\nContent-Length: "+secret+"\r\n\r\n")
-		},
-		"the encoding": func(w http.ResponseWriter, secret string) {
-			raw(w, "HTTP/1.1 200 OK\r\nTransfer-Encoding: "+secret+"\r\n\r\n")
-		},
-		"the range": func(w http.ResponseWriter, secret string) {
-			w.Header().Set("Content-Range", secret)
-			w.WriteHeader(http.StatusPartialContent)
-		},
-		"the code of an error": func(w http.ResponseWriter, secret string) {
-			w.WriteHeader(http.StatusTeapot)
-			fmt.Fprintf(w, `{"errors":[{"code":%q,"message":%q}]}`, secret, secret)
-		},
-		"the digest": func(w http.ResponseWriter, secret string) {
-			w.Header().Set("Docker-Content-Digest", secret)
-			w.WriteHeader(http.StatusForbidden)
-		},
-		"a redirect": func(w http.ResponseWriter, secret string) {
-			w.Header().Set("Location", "https://evil.test/blobs/"+secret+"?x="+secret)
-			w.WriteHeader(http.StatusFound)
-		},
-		"a redirect to nowhere": func(w http.ResponseWriter, secret string) {
-			w.Header().Set("Location", "x:"+secret)
-			w.WriteHeader(http.StatusFound)
-		},
-		"the pause to make": func(w http.ResponseWriter, secret string) {
-			w.Header().Set("Retry-After", secret)
-			w.WriteHeader(http.StatusServiceUnavailable)
-		},
-	} {
-		for _, what := range []string{"/blobs/", "/manifests/", "/token"} {
-			c := newCanary(w, reg)
-			c.realm = "https://auth.example/token"
-			c.odd = func(rw http.ResponseWriter, req *http.Request, origin string) bool {
-				secret := req.Header.Get("Authorization")
-				if !strings.Contains(req.URL.Path, what) || secret == "" {
-					return false
-				}
-				answer(rw, secret)
-				return true
-			}
-			if err := c.pull(t, "reg.example", "a password", Options{}); err == nil && what != "/manifests/" {
-				t.Errorf("%s of %s: no error", name, what)
-			}
-		}
-	}
-}
-
-// raw answers with bytes that need not be HTTP.
-func raw(w http.ResponseWriter, answer string) {
-	conn, _, err := w.(http.Hijacker).Hijack()
-	if err != nil {
-		return
-	}
-	defer conn.Close()
-	conn.Write([]byte(answer))
 }

@@ -263,7 +263,7 @@ func TestCredentialsOfTheCommandLineHaveUserAndPassword(t *testing.T) {
 }
 
 // leaks fails the test where a secret is in a log or an error.
-func leaks(t testing.TB, log *bytes.Buffer, err error, secrets ...string) {
+func leaks(t testing.TB, log fmt.Stringer, err error, secrets ...string) {
 	t.Helper()
 	text := log.String() + fmt.Sprintf("%v %+v", err, err)
 	for _, s := range secrets {

@@ -47,6 +47,7 @@ type endpointConfig struct {
 	skipVerify  bool          // any certificate is good
 	dialTimeout time.Duration // 0 is what all have
 	mirror      bool          // credentials of the command line are not for it
+	pullOnly    bool          // nothing may be pushed there
 }
 
 // newEndpoint returns the endpoint of that name; config is what TLS takes there.

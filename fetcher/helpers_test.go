@@ -1,6 +1,7 @@
 package fetcher
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io/fs"
@@ -98,6 +99,24 @@ func (c *clock) total() time.Duration {
 		sum += d
 	}
 	return sum
+}
+
+// A lateLog is written to by what may go on after a call has returned, as a handshake does.
+type lateLog struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *lateLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lateLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // newFetcher returns a Fetcher that finds no credentials of whoever runs the

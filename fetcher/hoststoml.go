@@ -101,7 +101,7 @@ func (h *hostConf) place(registry string) (host string, c endpointConfig, err er
 		c.query = url.Values{"ns": {registry}}.Encode()
 		c.mirror = true
 	}
-	c.skipVerify = h.SkipVerify
+	c.skipVerify, c.pullOnly = h.SkipVerify, !h.can("push")
 	if c.header, err = h.header(); err != nil {
 		return "", c, err
 	}

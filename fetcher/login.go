@@ -90,7 +90,7 @@ func parseRegistry(s string) (host, key string, err error) {
 
 // checkLogin asks a registry for nothing, with credentials.
 func (f *Fetcher) checkLogin(ctx context.Context, registry string, creds types.AuthConfig) error {
-	e, err := f.registryEndpoint(registry)
+	e, err := f.registryEndpoint(Reference{transport: "docker", repository: registry + "/any", tag: defaultTag})
 	if err != nil {
 		return err
 	}
@@ -107,9 +107,10 @@ func (f *Fetcher) checkLogin(ctx context.Context, registry string, creds types.A
 	}
 }
 
-// registryEndpoint returns a registry as configurations have it, without mirrors.
-func (f *Fetcher) registryEndpoint(registry string) (*endpoint, error) {
-	r, err := f.route(Reference{transport: "docker", repository: registry + "/any", tag: defaultTag})
+// registryEndpoint returns the registry of ref as configurations have it, without mirrors, and without places that they
+// have it moved to.
+func (f *Fetcher) registryEndpoint(ref Reference) (*endpoint, error) {
+	r, err := f.route(ref)
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +119,7 @@ func (f *Fetcher) registryEndpoint(registry string) (*endpoint, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s, err := f.namedSession(Reference{repository: registry + "/any"}, endpointConfig{})
+	s, err := f.namedSession(ref, endpointConfig{})
 	if err != nil {
 		return nil, err
 	}

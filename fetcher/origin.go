@@ -82,10 +82,24 @@ func redirection(u *url.URL, resp *http.Response) (*url.URL, error) {
 	if resp.StatusCode/100 != 3 || location == "" {
 		return nil, nil
 	}
+	return parseLocation(u, location)
+}
+
+// parseLocation returns where an answer of u says that something is.
+func parseLocation(u *url.URL, location string) (*url.URL, error) {
 	next, err := u.Parse(location)
 	if err != nil || next.Scheme != "https" && next.Scheme != "http" || next.Hostname() == "" {
 		return nil, fmt.Errorf("%s redirects to what is not a URL", u.Host)
 	}
 	next.User, next.Fragment = nil, ""
 	return next, nil
+}
+
+// checkWritten decides whether something may be written where a registry has it
+// go. An address inside of a network is for registries inside, as with token servers.
+func checkWritten(registry origin, to *url.URL) error {
+	if o := originOf(to); o.host != registry.host && isInside(o.host) && !isInside(registry.host) {
+		return fmt.Errorf("%s has it written to %s, an address inside of a network, and is not at one itself", registry.host, o.host)
+	}
+	return nil
 }

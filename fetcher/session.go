@@ -27,6 +27,8 @@ type session struct {
 	*endpoint
 	repo   string   // path of the repository there
 	refers bool     // it is trusted with what a tag names
+	push   bool     // it is written to
+	from   string   // path of another repository there, of which blobs may be mounted; "" is none
 	file   *url.URL // not nil: this is no repository but a file, which is asked for without credentials
 	group  singleflight.Group
 
@@ -50,9 +52,16 @@ func (s *session) url(kind, which string) *url.URL {
 type request struct {
 	method    string // "" means GET
 	header    http.Header
-	what      string // for errors
-	keepToken bool   // a refusal does not mean that we need new credentials
-	astray    bool   // another server has led us there: no credentials, wherever it is
+	what      string               // for errors
+	keepToken bool                 // a refusal does not mean that we need new credentials
+	astray    bool                 // another server has led us there: no credentials, wherever it is
+	length    int64                // of the body
+	body      func() io.ReadCloser // a new one for each place that the request goes to; nil: none
+}
+
+// reads tells whether a request changes nothing where it goes to.
+func (q request) reads() bool {
+	return q.method == "" || q.method == http.MethodGet || q.method == http.MethodHead
 }
 
 // send makes one request to the registry with our credentials, or elsewhere
@@ -115,10 +124,13 @@ func (s *session) follow(ctx context.Context, u *url.URL, q request) (*http.Resp
 			return nil, at, err
 		}
 		next, err := redirection(at.url, resp)
-		if err == nil && next == nil {
+		if err == nil && (next == nil || !q.reads() && !keepsMethod(resp.StatusCode)) {
 			return resp, at, nil
 		}
 		discard(resp)
+		if err == nil && !q.reads() {
+			err = checkWritten(originOf(u), next)
+		}
 		if err == nil && hops == maxRedirects {
 			err = fmt.Errorf("%s redirects more than %d times", s.name, maxRedirects)
 		}
@@ -129,11 +141,19 @@ func (s *session) follow(ctx context.Context, u *url.URL, q request) (*http.Resp
 	}
 }
 
+// keepsMethod tells whether a redirect is to be followed with the request as it was (RFC 9110, section 15.4).
+func keepsMethod(status int) bool {
+	return status == http.StatusTemporaryRedirect || status == http.StatusPermanentRedirect
+}
+
 func roundTrip(ctx context.Context, rt http.RoundTripper, u *url.URL, q request) (*http.Response, error) {
 	target := *u // transports change it
 	req := (&http.Request{Method: q.method, URL: &target, Host: u.Host, Header: q.header.Clone()}).WithContext(ctx)
 	if req.Header == nil {
 		req.Header = http.Header{}
+	}
+	if q.body != nil && q.length > 0 {
+		req.Body, req.ContentLength = q.body(), q.length
 	}
 	resp, err := rt.RoundTrip(req)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/docker/cli/cli/config/types"
@@ -76,7 +77,7 @@ func (r tokenRequest) redirected(status int, next *url.URL) tokenRequest {
 	to := tokenRequest{url: next}
 	if originOf(r.url) == originOf(next) {
 		to.authorization = r.authorization
-		if status == http.StatusTemporaryRedirect || status == http.StatusPermanentRedirect {
+		if keepsMethod(status) {
 			to.form = r.form
 		}
 	}
@@ -185,10 +186,16 @@ func (s *session) readToken(resp *http.Response) (string, error) {
 // scopes returns what a token has to be good for.
 func (s *session) scopes(c challenge) []string {
 	var all []string
-	if s.repo != "" {
+	switch {
+	case s.push:
+		all = append(all, "repository:"+s.repo+":pull,push")
+	case s.repo != "":
 		all = append(all, "repository:"+s.repo+":pull")
 	}
-	if more := c.params["scope"]; more != "" && (len(all) == 0 || more != all[0]) {
+	if s.from != "" {
+		all = append(all, "repository:"+s.from+":pull")
+	}
+	if more := c.params["scope"]; more != "" && !slices.Contains(all, more) {
 		all = append(all, more)
 	}
 	return all

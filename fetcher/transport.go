@@ -80,6 +80,9 @@ type meter struct {
 
 func (m *meter) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme != "https" && !m.plain && !isLoopback(req.URL.Host) {
+		if req.Body != nil {
+			req.Body.Close()
+		}
 		return nil, errPlainHTTP
 	}
 	req = req.Clone(req.Context())

@@ -40,8 +40,13 @@ func (w *watch) wait() {
 	if w.retry.left <= 0 {
 		w.cancel(errStalled)
 	}
+	w.waitFor(min(w.retry.f.stall, w.retry.left))
+}
+
+// waitFor begins a wait that may take as long as d.
+func (w *watch) waitFor(d time.Duration) {
 	w.since = w.retry.f.now()
-	w.timer.Reset(min(w.retry.f.stall, w.retry.left))
+	w.timer.Reset(d)
 }
 
 // rest ends a wait, which has brought n bytes.

@@ -11,17 +11,19 @@ type Part int
 
 // Parts.
 const (
-	Pings     Part = iota // GET /v2/
-	Tokens                // the token endpoint
-	Manifests             // documents by tag or digest
-	Blobs                 // bytes of blobs and configs, from the registry or its storage
-	Redirects             // the answer that leads to storage
+	Pings        Part = iota // GET /v2/
+	Tokens                   // the token endpoint
+	Manifests                // documents by tag or digest
+	Blobs                    // bytes of blobs and configs, from the registry or its storage
+	Redirects                // the answer that leads to storage
+	Uploads                  // the request that begins an upload
+	UploadBodies             // the blob that is uploaded
 )
 
 // A Kind of fault.
 type Kind int
 
-// Kinds. All but Refuse strike requests that would have been answered with bytes.
+// Kinds. All but Refuse strike requests that would have been answered with bytes, and Cut and Stall uploads as well.
 const (
 	none        Kind = iota
 	Refuse           // answers with Status, and Retry-After where it is set
@@ -121,16 +123,24 @@ func (r *Registry) writeBody(w http.ResponseWriter, req *http.Request, fault Fau
 
 // stall writes head bytes, waits, and returns the rest.
 func (r *Registry) stall(w http.ResponseWriter, req *http.Request, body []byte, head int64) []byte {
+	w.Write(body[:head])
+	http.NewResponseController(w).Flush()
+	if r.untilHealed(req) {
+		return body[head:]
+	}
+	return nil
+}
+
+// untilHealed waits for Heal, and tells whether that came before the end of the request.
+func (r *Registry) untilHealed(req *http.Request) bool {
 	r.mu.Lock()
 	healed := r.healed
 	r.mu.Unlock()
-	w.Write(body[:head])
-	http.NewResponseController(w).Flush()
 	select {
 	case <-healed:
-		return body[head:]
+		return true
 	case <-req.Context().Done():
-		return nil
+		return false
 	}
 }
 

@@ -34,6 +34,7 @@ type Registry struct {
 	redirect     int    // status of the redirect to storage; 0: none
 	within       bool   // the redirect leads to the registry itself
 	signature    string // what storage wants to see in a URL
+	uploads      uploads
 	faults       []*Fault
 	hits         map[Kind]int
 	healed       chan struct{} // closed by Heal
@@ -118,16 +119,22 @@ func (r *Registry) Certificate() *x509.Certificate { return r.registry.Certifica
 func (r *Registry) Push(repo, tag string, b Bundle) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	at := r.repos[repo]
-	if at == nil {
-		at = &repository{map[digest.Digest][]byte{}, map[digest.Digest]string{}, map[string]digest.Digest{}}
-		r.repos[repo] = at
-	}
+	at := r.repo(repo)
 	maps.Copy(at.blobs, b.Blobs)
 	maps.Copy(at.types, b.Types)
 	if tag != "" {
 		at.tags[tag] = b.Root.Digest
 	}
+}
+
+// repo returns a repository, and makes it where it is not there. The caller holds r.mu.
+func (r *Registry) repo(name string) *repository {
+	at := r.repos[name]
+	if at == nil {
+		at = &repository{map[digest.Digest][]byte{}, map[digest.Digest]string{}, map[string]digest.Digest{}}
+		r.repos[name] = at
+	}
+	return at
 }
 
 // Replace makes a repository serve other bytes for the blob d.
@@ -190,6 +197,9 @@ func (r *Registry) serveRegistry(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	path, ok := strings.CutPrefix(req.URL.Path, "/v2/")
+	if ok && r.serveWrite(w, req, path) {
+		return
+	}
 	if repo, which, found := cutLast(path, "/manifests/"); ok && found {
 		r.serveManifest(w, req, repo, which)
 		return
@@ -270,7 +280,9 @@ func (r *Registry) blob(repo string, d digest.Digest) []byte {
 func (r *Registry) serveBlob(w http.ResponseWriter, req *http.Request, repo string, d digest.Digest) {
 	content := r.blob(repo, d)
 	if content == nil {
-		fail(w, http.StatusNotFound, "BLOB_UNKNOWN")
+		if !r.refused(w, Blobs) {
+			fail(w, http.StatusNotFound, "BLOB_UNKNOWN")
+		}
 		return
 	}
 	if status, url := r.elsewhere(repo, d); status != 0 {
@@ -303,6 +315,10 @@ func (r *Registry) serveStorage(w http.ResponseWriter, req *http.Request) {
 	r.record("storage", req)
 	if req.Header.Get("Authorization") != "" {
 		http.Error(w, "only one authentication mechanism is allowed", http.StatusBadRequest)
+		return
+	}
+	if req.Method == http.MethodPut {
+		r.serveUpload(w, req)
 		return
 	}
 	r.serveSigned(w, req, strings.TrimPrefix(req.URL.Path, "/"))
