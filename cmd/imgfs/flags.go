@@ -147,3 +147,32 @@ func (s *byteSize) Set(v string) error {
 	*s = byteSize(n << shift)
 	return nil
 }
+
+// bundleFlags are the flags of the commands that write images elsewhere.
+type bundleFlags struct {
+	imageFlags
+	all bool
+}
+
+func (f *bundleFlags) add(s *pflag.FlagSet) {
+	f.imageFlags.add(s)
+	s.BoolVar(&f.all, "all", false, "the whole index, with its images for all platforms and what is said of them")
+}
+
+// registryFlags are those for the registry that is written to.
+type registryFlags struct {
+	creds, certDir string
+	tlsVerify      bool
+}
+
+func (f *registryFlags) add(s *pflag.FlagSet) {
+	s.StringVar(&f.creds, "dest-creds", "", "credentials for the registry that is written to, USER:PASSWORD")
+	s.StringVar(&f.certDir, "dest-cert-dir", "", "certificates for the registry that is written to, as --cert-dir")
+	s.BoolVar(&f.tlsVerify, "dest-tls-verify", true, "the same as --tls-verify, for the registry that is written to")
+}
+
+func (f *registryFlags) options(a *app, source *imageFlags) *fetcher.Options {
+	o := source.networkFlags.options(a)
+	o.Creds, o.CertDir, o.TLSVerify, o.Offline = f.creds, f.certDir, &f.tlsVerify, source.offline
+	return o
+}

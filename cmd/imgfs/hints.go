@@ -10,7 +10,7 @@ import (
 // checkSwitches refuses --tls-verify false, as other programs take it: here, false would be a reference.
 func checkSwitches(args []string) error {
 	for i, arg := range args {
-		if arg == "--tls-verify" && i+1 < len(args) && (args[i+1] == "false" || args[i+1] == "true") {
+		if (arg == "--tls-verify" || arg == "--dest-tls-verify") && i+1 < len(args) && (args[i+1] == "false" || args[i+1] == "true") {
 			return fmt.Errorf("%s %s: write %s=%s", arg, args[i+1], arg, args[i+1])
 		}
 	}

@@ -93,7 +93,8 @@ Exit codes: 0 ok; 1 failed; 2 not found; 3 usage; 4 authentication; 5 verificati
 		a.mountCommand(), a.umountCommand(), a.psCommand(),
 		a.lsCommand(), a.catCommand(), a.statCommand(),
 		a.inspectCommand(), a.manifestCommand(), a.configCommand(), a.digestCommand(), a.historyCommand(), a.verifyCommand(),
-		a.pullCommand(), a.prefetchCommand(), a.loginCommand(), a.logoutCommand(), a.tagsCommand(),
+		a.pullCommand(), a.prefetchCommand(), a.saveCommand(), a.copyCommand(),
+		a.loginCommand(), a.logoutCommand(), a.tagsCommand(),
 		a.cacheCommand(), a.doctorCommand(), a.versionCommand(), a.shareCommand(),
 	)
 	root.InitDefaultHelpCmd()

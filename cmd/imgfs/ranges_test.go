@@ -104,18 +104,25 @@ func TestALayerWithoutRangesIsSpooledOnce(t *testing.T) {
 	}
 }
 
+// mirror starts a mirror of the registry, and has it asked first.
+func (u *userOf) mirror() *testimage.Registry {
+	u.t.Helper()
+	mirror := testimage.StartRegistry()
+	u.t.Cleanup(mirror.Close)
+	mirror.Push("team/a", "v1", u.bundle)
+	conf := filepath.Join(u.t.TempDir(), "registries.conf")
+	text := fmt.Sprintf("[[registry]]\nlocation=%q\n[[registry.mirror]]\nlocation=%q\n", u.registry.Host(), mirror.Host())
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		u.t.Fatal(err)
+	}
+	u.flags = append(u.flags, "--registries-conf", conf)
+	return mirror
+}
+
 func TestALayerThatAMirrorHasWrongComesFromTheRegistry(t *testing.T) {
 	for _, indexed := range []bool{false, true} {
 		u := newUser(t)
-		mirror := testimage.StartRegistry()
-		t.Cleanup(mirror.Close)
-		mirror.Push("team/a", "v1", u.bundle)
-		conf := filepath.Join(t.TempDir(), "registries.conf")
-		text := fmt.Sprintf("[[registry]]\nlocation=%q\n[[registry.mirror]]\nlocation=%q\n", u.registry.Host(), mirror.Host())
-		if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		u.flags = append(u.flags, "--registries-conf", conf)
+		mirror := u.mirror()
 		if indexed {
 			u.cat("at first")
 			flags := u.flags
