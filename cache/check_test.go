@@ -18,6 +18,9 @@ import (
 
 func init() { children["check"] = childCheck }
 
+// known is what an index would tell of a blob with spans of n bytes.
+func known(s *source, n int64) *Known { return &Known{s.digest, spansOf(s, n)} }
+
 // spansOf are spans of n bytes each that share a byte with their neighbours. Neither the first ten bytes nor the last are in any.
 func spansOf(s *source, n int64) iter.Seq[Span] {
 	return func(yield func(Span) bool) {
@@ -40,7 +43,6 @@ func TestACheckDropsWhatIsWrongAndNothingElse(t *testing.T) {
 	}{
 		{"a whole blob", []piece{{0, size}}, nil, false, "right 10000 wrong [] unchecked 0"},
 		{"a whole blob without an index", []piece{{0, size}}, nil, true, "right 10000 wrong [] unchecked 0"},
-		{"nothing", nil, nil, false, "right 0 wrong [] unchecked 0"},
 		{"parts", []piece{{10, 1010}, {5000, 7500}}, nil, false, "right 2999 wrong [] unchecked 501"},
 		{"parts without an index", []piece{{10, 1010}}, nil, true, "right 0 wrong [] unchecked 1000"},
 		{"a wrong span", []piece{{0, size}}, []int64{1500}, false, "right 7994 wrong [{1010 998}] unchecked 1008"},
@@ -63,12 +65,12 @@ func TestACheckDropsWhatIsWrongAndNothingElse(t *testing.T) {
 			for _, at := range tt.damage {
 				edit(t, h.path(s), overwrite(dataStart+at, []byte{^s.data[at]}))
 			}
-			spans := spansOf(s, span)
+			of := known(s, span)
 			if tt.noSpans {
-				spans = nil
+				of = nil
 			}
 			check := func(all bool) string {
-				found, err := h.CheckBlob(t.Context(), s.digest, spans, all)
+				found, err := h.CheckBlob(t.Context(), s.digest, of, all)
 				must(t, err)
 				return fmt.Sprintf("right %d wrong %v unchecked %d", found.Right, found.Wrong, found.Unchecked)
 			}
@@ -83,6 +85,34 @@ func TestACheckDropsWhatIsWrongAndNothingElse(t *testing.T) {
 			}
 			wantRange(t, h.open(h.Cache, s), s.data, 0, size)
 		})
+	}
+}
+
+// A tar of which only its place is known goes by a digest that is none of its own, until all of it is there.
+func TestABlobOnTheWayToItsNameIsNotFoundToBeWrong(t *testing.T) {
+	h := newHouse(t)
+	s := h.blob(5000)
+	standIn := digest.FromString("somewhere")
+	b, err := h.Blob(standIn, 5000, s)
+	must(t, err)
+	wantRange(t, b, s.data, 0, 5000)
+	must(t, b.landed())
+	unlock, err := h.Lock(t.Context(), standIn, nil)
+	must(t, err)
+	found, err := h.CheckBlob(t.Context(), standIn, nil, false)
+	if err != nil || len(found.Wrong) > 0 || found.Unchecked != 5000 {
+		t.Errorf("without an index: %+v, %v", found, err)
+	}
+	found, err = h.CheckBlob(t.Context(), standIn, known(s, 1000), false)
+	if err != nil || found.Right != 5000 {
+		t.Errorf("with an index: %+v, %v", found, err)
+	}
+	must(t, h.Rename(standIn, s.digest))
+	unlock()
+	must(t, b.Close())
+	found, err = h.CheckBlob(t.Context(), s.digest, nil, false)
+	if err != nil || found.Right != 5000 {
+		t.Errorf("under its name: %+v, %v", found, err)
 	}
 }
 
@@ -185,7 +215,7 @@ func TestACheckDropsNothingThatWasFetchedAnewMeanwhile(t *testing.T) {
 			}
 		}
 	}
-	_, err := h.CheckBlob(t.Context(), s.digest, spans, false)
+	_, err := h.CheckBlob(t.Context(), s.digest, &Known{s.digest, spans}, false)
 	must(t, err)
 	reads, _ := s.asked()
 	wantRange(t, b, s.data, 0, 5000)
@@ -248,7 +278,7 @@ func childCheck(dir string) error {
 	}
 	return untilTold(func() error {
 		s := manySource(rand.IntN(manyBlobs))
-		found, err := c.CheckBlob(context.Background(), s.digest, spansOf(s, 10_000), rand.IntN(8) == 0)
+		found, err := c.CheckBlob(context.Background(), s.digest, known(s, 10_000), rand.IntN(8) == 0)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}

@@ -42,10 +42,11 @@ func (c *Cache) OpenFrames(layer digest.Digest) (*os.File, error) { return c.ope
 
 func (c *Cache) openMade(kind Kind, layer digest.Digest) (*os.File, error) {
 	f, err := c.look(kind, layer, os.O_RDONLY)
-	if err == nil {
-		c.used(kind, layer)
+	if err != nil {
+		return nil, fmt.Errorf("cache: %v of %s: %w", kind, layer, err)
 	}
-	return f, err
+	c.used(kind, layer)
+	return f, nil
 }
 
 // look opens what is in use from then on, but not for use.
@@ -54,11 +55,7 @@ func (c *Cache) look(kind Kind, d digest.Digest, flag int) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := c.openUsed(name, flag)
-	if err != nil {
-		return nil, fmt.Errorf("cache: %v of %s: %w", kind, d, err)
-	}
-	return f, nil
+	return c.openUsed(name, flag)
 }
 
 // Used tells that the index and the frames of a layer have been in use until

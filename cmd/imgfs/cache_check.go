@@ -178,14 +178,14 @@ func (k *cacheChecker) checkDocument(ctx context.Context, i cache.Item) error {
 }
 
 func (k *cacheChecker) checkLayer(ctx context.Context, items layerItems) error {
-	var spans iter.Seq[cache.Span]
+	var of *cache.Known
 	if _, ok := items[cache.Indexes]; ok {
 		x, err := k.checkIndex(ctx, items)
 		if err != nil {
 			return err
 		}
 		if x != nil {
-			spans = spansOf(x)
+			of = &cache.Known{Blob: x.Blob(), Spans: spansOf(x)}
 		}
 	}
 	if i, ok := items[cache.Frames]; ok {
@@ -197,7 +197,7 @@ func (k *cacheChecker) checkLayer(ctx context.Context, items layerItems) error {
 		}
 	}
 	if i, ok := items[cache.Blobs]; ok {
-		return k.checkBlob(ctx, i, spans)
+		return k.checkBlob(ctx, i, of)
 	}
 	return nil
 }
@@ -255,8 +255,8 @@ func (k *cacheChecker) checkIndexOnce(ctx context.Context, items layerItems) (_ 
 	}
 }
 
-func (k *cacheChecker) checkBlob(ctx context.Context, i cache.Item, spans iter.Seq[cache.Span]) error {
-	found, err := k.cache.CheckBlob(ctx, i.Digest, spans, k.all)
+func (k *cacheChecker) checkBlob(ctx context.Context, i cache.Item, of *cache.Known) error {
+	found, err := k.cache.CheckBlob(ctx, i.Digest, of, k.all)
 	if errors.Is(err, cache.ErrDamaged) {
 		k.damaged(newCheckedItem(i, err.Error()))
 		return nil
@@ -269,7 +269,7 @@ func (k *cacheChecker) checkBlob(ctx context.Context, i cache.Item, spans iter.S
 	}
 	if found.Unchecked > 0 {
 		item := newCheckedItem(i, "parts of spans")
-		if spans == nil {
+		if of == nil {
 			item.Why = "there is no index"
 		}
 		item.Bytes = found.Unchecked

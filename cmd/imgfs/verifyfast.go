@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	iofs "io/fs"
-	"iter"
 
 	"imgfs/cache"
 	"imgfs/fetcher"
@@ -60,14 +59,15 @@ func (s *session) lookAtBlob(ctx context.Context, im *fetcher.Image, l fetcher.L
 		n.skip("it is read in place")
 		return
 	}
-	var spans iter.Seq[cache.Span]
+	var of *cache.Known
 	if x != nil {
-		if spans = spansOf(x.index); x.index.Size() != l.Size {
+		of = &cache.Known{Blob: x.index.Blob(), Spans: spansOf(x.index)}
+		if x.index.Size() != l.Size {
 			n.judge(&index.MismatchError{Blob: l.Digest, What: "size", Expected: fmt.Sprint(l.Size), Found: fmt.Sprint(x.index.Size())})
 			return
 		}
 	}
-	switch found, err := s.cache.CheckBlob(ctx, l.Digest, spans, false); {
+	switch found, err := s.cache.CheckBlob(ctx, l.Digest, of, false); {
 	case errors.Is(err, iofs.ErrNotExist):
 		n.skip("not in the cache")
 	case err != nil:
