@@ -30,7 +30,7 @@ type Collection struct {
 // an image, stay. So does what is in use, the whole of it. Others that add to
 // the cache collect by themselves; Collect waits until they have done so.
 func (c *Cache) Collect(ctx context.Context) (Collection, error) {
-	done, err := c.collect(ctx.Done(), forever, 0)
+	done, err := c.collect(ctx.Done(), forever, Room.over)
 	if errors.Is(err, errStopped) {
 		err = ctx.Err()
 	}
@@ -40,9 +40,9 @@ func (c *Cache) Collect(ctx context.Context) (Collection, error) {
 	return done, nil
 }
 
-// collect takes away at least so many bytes, if it can, and what is over the
-// limits. One process does so at a time.
-func (c *Cache) collect(stop <-chan struct{}, patience time.Duration, least int64) (Collection, error) {
+// collect takes away as many bytes as is wanted, if it can. One process does so
+// at a time.
+func (c *Cache) collect(stop <-chan struct{}, patience time.Duration, wanted func(Room) int64) (Collection, error) {
 	if c.root.why != nil {
 		return Collection{}, nil
 	}
@@ -63,11 +63,7 @@ func (c *Cache) collect(stop <-chan struct{}, patience time.Duration, least int6
 	if err != nil {
 		return Collection{}, err
 	}
-	over := max(room.over(), least)
-	if over <= 0 {
-		return Collection{}, nil
-	}
-	done, err := c.takeAway(stop, over)
+	done, err := c.takeAway(stop, wanted(room))
 	if done.Freed > 0 {
 		c.bounds.rounds.Add(1)
 	}
@@ -80,6 +76,9 @@ func (c *Cache) collect(stop <-chan struct{}, patience time.Duration, least int6
 
 // takeAway takes away so many bytes, if there are as many.
 func (c *Cache) takeAway(stop <-chan struct{}, over int64) (Collection, error) {
+	if over <= 0 {
+		return Collection{}, nil
+	}
 	parts, err := c.parts(stop)
 	if err != nil {
 		return Collection{}, err

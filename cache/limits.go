@@ -91,7 +91,7 @@ func (c *Cache) collectBehind() {
 
 // collectAndTell collects for nobody who would look at what comes of it.
 func (c *Cache) collectAndTell(stop <-chan struct{}, patience time.Duration) {
-	done, err := c.collect(stop, patience, 0)
+	done, err := c.collect(stop, patience, Room.ample)
 	switch {
 	case errors.Is(err, errBusy) || errors.Is(err, errStopped):
 		c.log.Debug("the cache is not collected", "dir", c.dir, "why", err)
@@ -142,7 +142,7 @@ func (c *Cache) makeRoom(before int64) bool {
 	if others {
 		return true
 	}
-	done, err := c.collect(b.closing, collectPatience, b.step())
+	done, err := c.collect(b.closing, collectPatience, Room.anyway)
 	if err != nil {
 		c.log.Debug("no room could be made in the cache", "dir", c.dir, "err", err)
 	}

@@ -42,6 +42,27 @@ func (r Room) over() int64 {
 	return over
 }
 
+// ample is over, and some more if that is anything: so that who adds to a cache
+// that is full does not collect at every turn.
+func (r Room) ample() int64 {
+	over := r.over()
+	if over > 0 {
+		over += r.spare()
+	}
+	return over
+}
+
+// anyway is over, and some even if that is nothing.
+func (r Room) anyway() int64 { return max(r.over(), r.spare()) }
+
+func (r Room) spare() int64 {
+	bound := r.Limit
+	if bound == 0 {
+		bound = r.Floor
+	}
+	return min(collectStep, bound/32)
+}
+
 // Free space that is kept by default.
 const (
 	floorShare = 20 // a part of the file system
