@@ -38,7 +38,10 @@ func newHouseIn(t *testing.T, dir string) *house {
 	t.Helper()
 	h := &house{t: t, dir: dir, log: &logBook{}, start: time.Now(), contents: map[digest.Digest][]byte{}}
 	h.Cache = h.again()
-	t.Cleanup(h.check)
+	t.Cleanup(func() {
+		h.Close() // a collection may be under way
+		h.check()
+	})
 	return h
 }
 
