@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"imgfs/cache"
+	"imgfs/internal/machine"
 	"imgfs/internal/testimage"
 )
 
@@ -289,5 +290,24 @@ func TestTheCacheIsListedWithTheTimeOfItsLastUse(t *testing.T) {
 	}
 	if table, _ := u.run("cache", "du"); strings.Count(table, "\n") != 8 || !strings.Contains(table, "20.0 GiB allowed") {
 		t.Errorf("du prints %s", table)
+	}
+}
+
+func TestTheDoctorSeesACacheThatIsOverItsLimits(t *testing.T) {
+	u := newUser(t)
+	u.cat("before")
+	for _, tt := range []struct {
+		flags cacheFlags
+		state machine.State
+	}{
+		{cacheFlags{size: 1 << 30}, machine.OK},
+		{cacheFlags{size: 1 << 20}, machine.Warning},
+		{cacheFlags{free: 1 << 60}, machine.Warning},
+	} {
+		tt.flags.dir = u.cacheDir()
+		d := &doctor{app: &app{log: slog.New(slog.DiscardHandler)}, machine: machine.Machine{UID: os.Getuid()}, cache: tt.flags}
+		if f := d.checkCache(); f.State != tt.state || (f.Fix == "imgfs cache gc") != (tt.state == machine.Warning) {
+			t.Errorf("with the limits %+v it finds %+v", tt.flags, f)
+		}
 	}
 }

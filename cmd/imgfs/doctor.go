@@ -16,7 +16,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"imgfs/cache"
 	"imgfs/fetcher"
 	"imgfs/fs"
 	"imgfs/internal/machine"
@@ -154,9 +153,6 @@ func (d *doctor) checkAllowOther() machine.Finding {
 	return f.As(machine.Warning, "users may not let others use their mounts (--allow-other)", d.machine.AsRoot("sh", "-c", "echo user_allow_other >>/etc/fuse.conf"))
 }
 
-// fewBytes is so little free space that caching will soon be over.
-const fewBytes = 1 << 30
-
 func (d *doctor) checkCache() machine.Finding {
 	f := machine.Finding{Check: "cache"}
 	dir, err := d.cache.path()
@@ -174,19 +170,26 @@ func (d *doctor) checkCache() machine.Finding {
 	case st.Mode&0o022 != 0:
 		return f.As(machine.Missing, dir+" may be written to by others", machine.Quote("chmod", "700", dir))
 	}
-	c, err := cache.Open(dir, &cache.Options{Log: d.app.log})
+	c, err := d.app.openCache(&d.cache)
 	if err != nil {
 		return f.As(machine.Missing, err.Error(), "")
 	}
-	c.Close()
+	defer c.Close()
 	if err := unix.Access(dir, unix.W_OK); err != nil {
 		return f.As(machine.Warning, fmt.Sprintf("%s: %v: nothing is kept", dir, err), "")
 	}
-	free, detail := space(dir)
-	if free < fewBytes {
-		return f.As(machine.Warning, dir+detail, "imgfs cache rm --blobs")
+	u, err := c.Usage()
+	if err != nil {
+		return f.As(machine.Missing, err.Error(), "")
 	}
-	return f.As(machine.OK, dir+detail, "")
+	detail := dir + space(dir) + ", " + humanBytes(u.Disk) + " taken"
+	switch {
+	case u.Free < u.Floor:
+		return f.As(machine.Warning, fmt.Sprintf("%s, %s are to be left free", detail, humanBytes(u.Floor)), "imgfs cache gc")
+	case u.Limit > 0 && u.Disk > u.Limit:
+		return f.As(machine.Warning, fmt.Sprintf("%s of %s", detail, humanBytes(u.Limit)), "imgfs cache gc")
+	}
+	return f.As(machine.OK, detail, "")
 }
 
 // checkNoCache checks that the cache can be made.
@@ -199,18 +202,16 @@ func (d *doctor) checkNoCache(f machine.Finding, dir string) machine.Finding {
 		return f.As(machine.Missing, fmt.Sprintf("%s can't be made: %s: %v", dir, parent, err),
 			d.machine.AsRoot("install", "-d", "-m", "700", "-o", d.machine.User, dir))
 	}
-	_, detail := space(parent)
-	return f.As(machine.OK, dir+detail+", made when it is needed", "")
+	return f.As(machine.OK, dir+space(parent)+", made when it is needed", "")
 }
 
-// space is how much room there is in a directory, and in words with its type of file system.
-func space(dir string) (free int64, words string) {
+// space is how much room there is in a directory, in words with its type of file system.
+func space(dir string) string {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
-		return 0, ", " + err.Error()
+		return ", " + err.Error()
 	}
-	free = int64(st.Bavail) * st.Bsize
-	words = fmt.Sprintf(", %s free", humanBytes(free))
+	words := fmt.Sprintf(", %s free", humanBytes(int64(st.Bavail)*st.Bsize))
 	if real, err := filepath.EvalSymlinks(dir); err == nil {
 		if table, err := mountinfo.GetMounts(mountinfo.ParentsFilter(real)); err == nil && len(table) > 0 {
 			innermost := table[0]
@@ -222,7 +223,7 @@ func space(dir string) (free int64, words string) {
 			words = ", on " + innermost.FSType + words
 		}
 	}
-	return free, words
+	return words
 }
 
 func (d *doctor) checkRuntime() machine.Finding {
