@@ -21,6 +21,7 @@ var mayImport = map[string][]string{
 	"imgfs/fetcher":          {},
 	"imgfs/fetcher/save":     {"imgfs/fetcher"},
 	"imgfs/internal/machine": {},
+	"imgfs/layers/upper":     {"imgfs/layers"},
 	// For tests and the demonstration alone.
 	"imgfs/internal/testimage":      {},
 	"imgfs/internal/kept":           {},
