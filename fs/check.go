@@ -74,8 +74,8 @@ func (h host) mountpoint(dir string) (string, error) {
 	switch m, err := topmost(path); {
 	case err != nil:
 		return fail("is it mounted on already? "+err.Error(), "", err)
-	case m != nil && m.FSType == fsType:
-		return fail(m.Source+" is mounted there", "unmount it with imgfs umount", syscall.EBUSY)
+	case m != nil && ours(m):
+		return fail(infoOf(m).Name+" is mounted there", "unmount it with imgfs umount", syscall.EBUSY)
 	case m != nil:
 		return fail("a "+m.FSType+" file system is mounted there", "choose another directory", syscall.EBUSY)
 	}

@@ -25,6 +25,7 @@ var roles = map[string]func(args []string) error{
 	"hold":      holdRole,
 	"mmap":      mmapRole,
 	"namespace": namespaceRole,
+	"overlay":   overlayRole,
 	"serve":     serveRole,
 	"storm":     stormRole,
 	"uncapable": uncapableRole,

@@ -62,7 +62,7 @@ func (h host) mount(dir string, t *layers.Tree, o *Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{host: h, dir: dir, adaptor: newAdaptor(t, o.Log), done: make(chan struct{})}
+	s := &Server{host: h, dir: dir, fsType: fsType, adaptor: newAdaptor(t, o.Log), done: make(chan struct{})}
 	if err := s.serve(device, o); err != nil {
 		err = errors.Join(err, s.Detach())
 		return nil, &MountError{Op: "mount", Dir: dir, Problem: "the kernel did not start it: " + err.Error(), Err: err}

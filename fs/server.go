@@ -12,6 +12,7 @@ import (
 type Server struct {
 	host    host
 	dir     string
+	fsType  string
 	mount   superblock
 	adaptor *adaptor
 	done    chan struct{} // closed when the kernel asks no more
@@ -75,7 +76,7 @@ func (s *Server) unmount(lazy bool) error {
 
 // owns reports whether a mount is of the file system that s serves.
 func (s *Server) owns(m *mountinfo.Info) bool {
-	return m.FSType == fsType && superblockOf(m) == s.mount
+	return m.FSType == s.fsType && superblockOf(m) == s.mount
 }
 
 // Unmount unmounts the imgfs mount at dir, whichever process serves it. If it is in use it stays, and the error is

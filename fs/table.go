@@ -3,6 +3,7 @@ package fs
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,16 +19,23 @@ const Subtype = "imgfs"
 // fsType is the type of our mounts in the mount table.
 const fsType = "fuse." + Subtype
 
-// An Info is a mount of ours in this process's mount table, whichever process serves it.
+// An Info is a mount of ours in this process's mount table, whichever process serves it: a file system of this package, or an
+// overlay over one.
 type Info struct {
-	Dir  string // where, an absolute path without symlinks
-	Name string // Options.Name
+	Dir     string // where, an absolute path without symlinks
+	Name    string // Options.Name
+	overlay bool
+}
+
+// ours tells whether a mount is an Info.
+func ours(m *mountinfo.Info) bool {
+	return m.FSType == fsType || m.FSType == overlayType && strings.HasPrefix(m.Source, overlaySource)
 }
 
 // Mounts lists the imgfs mounts of this process's mount table, in its order. It asks no server, so it works with dead
 // and stuck ones. A directory that is mounted on several times is listed as often.
 func Mounts() ([]Info, error) {
-	table, err := mountinfo.GetMounts(mountinfo.FSTypeFilter(fsType))
+	table, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) { return !ours(m), false })
 	if err != nil {
 		return nil, fmt.Errorf("reading the mount table: %w", err)
 	}
@@ -49,13 +57,15 @@ func MountAt(dir string) (Info, bool, error) {
 		return Info{}, false, err
 	}
 	m, err := topmost(dir)
-	if err != nil || m == nil || m.FSType != fsType {
+	if err != nil || m == nil || !ours(m) {
 		return Info{}, false, err
 	}
 	return infoOf(m), true, nil
 }
 
-func infoOf(m *mountinfo.Info) Info { return Info{Dir: m.Mountpoint, Name: m.Source} }
+func infoOf(m *mountinfo.Info) Info {
+	return Info{Dir: m.Mountpoint, Name: strings.TrimPrefix(m.Source, overlaySource), overlay: m.FSType == overlayType}
+}
 
 // patience is how long a server is given to show that it lives.
 const patience = time.Second
@@ -65,9 +75,7 @@ const patience = time.Second
 func (i Info) Dead() bool {
 	dead := make(chan bool, 1)
 	go func() {
-		// Not stat(2): the kernel would answer it from its cache.
-		var s unix.Statfs_t
-		err := ignoringEINTR(func() error { return unix.Statfs(i.Dir, &s) })
+		err := ignoringEINTR(i.ask)
 		dead <- err == unix.ENOTCONN || err == unix.ECONNABORTED || err == unix.ECONNREFUSED
 	}()
 	select {
@@ -76,6 +84,17 @@ func (i Info) Dead() bool {
 	case <-time.After(patience):
 		return false
 	}
+}
+
+// ask asks the server for something that the kernel has not in its cache. An overlay answers much by itself, but not whether
+// there is a name that nobody has asked for yet.
+func (i Info) ask() error {
+	if i.overlay {
+		var s unix.Stat_t
+		return unix.Lstat(fmt.Sprintf("%s/.imgfs-%x", i.Dir, rand.Uint64()), &s)
+	}
+	var s unix.Statfs_t
+	return unix.Statfs(i.Dir, &s)
 }
 
 // mountsAt returns the mounts on a canonical path, each over the one before.

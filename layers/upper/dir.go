@@ -6,7 +6,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
 
+	"github.com/moby/sys/mountinfo"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
@@ -64,6 +68,9 @@ func Open(path string, o *Options) (_ *Dir, err error) {
 		return nil, err
 	}
 	if err := d.lock(); err != nil {
+		return nil, err
+	}
+	if err := d.checkOverlays(); err != nil {
 		return nil, err
 	}
 	if err := d.tryOut(); err != nil {
@@ -259,4 +266,50 @@ func (o *Options) log() *slog.Logger {
 		return slog.Default()
 	}
 	return o.Log
+}
+
+// checkOverlays checks that no overlayfs in the mount table has the upper: not of anybody else's, nor of a server of ours
+// that was killed, whose lock is gone.
+func (d *Dir) checkOverlays() error {
+	overlays, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("overlay"))
+	if err != nil {
+		return &Error{Dir: d.Path, Problem: "the mount table can't be read: " + err.Error(), Err: err}
+	}
+	up, _, err := placeOf(d.Upper, "")
+	if err != nil {
+		return &Error{Dir: d.Path, Problem: "can't be looked at: " + err.Error(), Err: err}
+	}
+	for _, m := range overlays {
+		path, ok := upperOf(m.VFSOptions)
+		if !ok {
+			continue
+		}
+		if p, _, err := placeOf(unix.AT_FDCWD, path); err == nil && p == up {
+			return &Error{
+				Dir: d.Path, Problem: "the overlay at " + m.Mountpoint + " uses it", Err: unix.EBUSY,
+				Fix: "unmount that first; imgfs umount does it, if it is a dead mount of imgfs",
+			}
+		}
+	}
+	return nil
+}
+
+// upperOf is the upper in the options of an overlay, as the mount table shows them.
+func upperOf(options string) (path string, ok bool) {
+	for option := range strings.SplitSeq(options, ",") {
+		if path, ok := strings.CutPrefix(option, "upperdir="); ok {
+			return unescape(path), true
+		}
+	}
+	return "", false
+}
+
+// octal is how the mount table shows a character that has a meaning there.
+var octal = regexp.MustCompile(`\\[0-7]{3}`)
+
+func unescape(s string) string {
+	return octal.ReplaceAllStringFunc(s, func(code string) string {
+		n, _ := strconv.ParseUint(code[1:], 8, 8)
+		return string([]byte{byte(n)})
+	})
 }
