@@ -2,7 +2,6 @@ package upper
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -21,6 +20,8 @@ type Options struct {
 	Work string
 	// Image is the manifest's digest of the lower. An upper remembers it.
 	Image digest.Digest
+	// Reference is how the image was named, for Record.
+	Reference string
 	// Mountpoint is where the mount will be, if it is known: it can't be in the upper, nor the upper in it.
 	Mountpoint string
 	// Force takes an upper that was written for another image, or in another mode. It is its own from then on.
@@ -32,7 +33,8 @@ type Options struct {
 // A Dir is an upper and its work directory, opened for this process alone. Descriptors belong to it.
 type Dir struct {
 	Mode            Mode
-	DeviceWhiteouts bool   // whiteouts can be devices; files with an attribute otherwise
+	DeviceWhiteouts bool          // whiteouts can be devices; files with an attribute otherwise
+	Image           digest.Digest // Options.Image
 	Path, WorkPath  string // absolute, without symlinks
 	Upper           int    // descriptor of the upper
 	Work            int    // descriptor of what things are made in: the directory "work" in the work directory, as the kernel has it
@@ -42,13 +44,10 @@ type Dir struct {
 // workName is the directory in the work directory in which things are made. The kernel's overlayfs empties it too.
 const workName = "work"
 
-// recordAttr is the attribute of the upper, behind the private prefix, that has its Image and Mode.
-const recordAttr = own + "image"
-
 // Open opens the directory at path as an upper, and makes it if it is not there. It locks it against other mounts, and tries
 // out what its file system can do. What is left in the work directory stays until Clean. Errors are *Error.
 func Open(path string, o *Options) (_ *Dir, err error) {
-	d := &Dir{Upper: -1, Work: -1, workTop: -1}
+	d := &Dir{Image: o.Image, Upper: -1, Work: -1, workTop: -1}
 	defer func() {
 		if err != nil {
 			d.Close()
@@ -76,7 +75,7 @@ func Open(path string, o *Options) (_ *Dir, err error) {
 	if err := d.tryOut(); err != nil {
 		return nil, err
 	}
-	return d, d.checkRecord(o)
+	return d, d.record(o)
 }
 
 // Close lets go of the directories: they may be mounted again.
@@ -225,40 +224,6 @@ func (d *Dir) lock() error {
 		}
 	}
 	return nil
-}
-
-// checkRecord compares what the upper was written for with what it is to be used for now, and records that.
-func (d *Dir) checkRecord(o *Options) error {
-	attr := d.Mode.Prefix() + recordAttr
-	want := o.Image.String() + " " + d.Mode.String()
-	have, ok, err := d.record()
-	if err != nil {
-		return &Error{Dir: d.Path, Problem: "what it was written for can't be read: " + err.Error(), Err: err}
-	}
-	if ok && have == want {
-		return nil
-	}
-	if ok {
-		problem := fmt.Sprintf("was written for the image and mode %q, this is %q", have, want)
-		if !o.Force {
-			return &Error{Dir: d.Path, Problem: problem, Fix: "choose another upper, or say --force"}
-		}
-		o.log().Warn("upper directory written for something else", "upper", d.Path, "written for", have, "used for", want)
-	}
-	if err := unix.Fsetxattr(d.Upper, attr, []byte(want), 0); err != nil {
-		return &Error{Dir: d.Path, Problem: "what it is used for can't be recorded: " + err.Error(), Err: err}
-	}
-	return nil
-}
-
-// record reads the record, of whatever mode that this process can see.
-func (d *Dir) record() (value string, ok bool, err error) {
-	for _, m := range []Mode{Trusted, Recorded} {
-		if value, ok, err = xattrAt(d.Upper, "", m.Prefix()+recordAttr); ok || err != nil {
-			return value, ok, err
-		}
-	}
-	return "", false, nil
 }
 
 func (o *Options) log() *slog.Logger {

@@ -132,14 +132,37 @@ func TestAnUpperOfAnotherImageIsRefused(t *testing.T) {
 	opened(t, path, &Options{Image: anotherImage}).Close()
 }
 
+func TestAnUpperTellsWhatItWasMountedWith(t *testing.T) {
+	path := t.TempDir()
+	if r, err := ReadRecord(path); !errors.Is(err, ErrNoRecord) || !errors.Is(err, ErrUnusable) {
+		t.Errorf("of no upper: %+v, %v", r, err)
+	}
+	d := opened(t, path, &Options{Image: oneImage, Reference: "a name with spaces"})
+	if r, err := ReadRecord(path); r != (Record{oneImage, thisMode(), "a name with spaces"}) || err != nil {
+		t.Errorf("read %+v, %v", r, err)
+	}
+	d.Close()
+	opened(t, path, &Options{Image: oneImage, Reference: strings.Repeat("n", 5000)}).Close()
+	if r, err := ReadRecord(path); r != (Record{oneImage, thisMode(), ""}) || err != nil {
+		t.Errorf("read %+v, %v", r, err)
+	}
+	for _, text := range []string{"", oneImage.String(), "sha256:0 trusted x", oneImage.String() + " other x", strings.Repeat("x", 3000)} {
+		must(t, unix.Setxattr(path, thisMode().Prefix()+recordAttr, []byte(text), 0))
+		if r, err := ReadRecord(path); err == nil {
+			t.Errorf("%.100q reads as %+v", text, r)
+		}
+		refused(t, path, &Options{Image: oneImage}, nil, "can't be read")
+	}
+}
+
 func TestAnUpperOfAnotherModeIsRefused(t *testing.T) {
 	path := t.TempDir()
 	other := Namespaced
 	if thisMode() == Namespaced {
 		other = Recorded
 	}
-	must(t, unix.Setxattr(path, other.Prefix()+recordAttr, []byte(oneImage.String()+" "+other.String()), 0))
-	refused(t, path, &Options{Image: oneImage}, nil, other.String(), thisMode().String())
+	must(t, unix.Setxattr(path, other.Prefix()+recordAttr, []byte(oneImage.String()+" "+other.String()+" name"), 0))
+	refused(t, path, &Options{Image: oneImage}, nil, other.by(), thisMode().by())
 	opened(t, path, &Options{Image: oneImage, Force: true})
 }
 

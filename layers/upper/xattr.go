@@ -14,12 +14,17 @@ func self(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 // xattrAt is the value of a short attribute of a name in a directory, or of the directory itself if the name is empty. It is
 // false where there is no such attribute.
 func xattrAt(dir int, name, attr string) (string, bool, error) {
+	var buf [256]byte
+	return readXattr(dir, name, attr, buf[:])
+}
+
+// readXattr is xattrAt with a buffer of the caller's choice.
+func readXattr(dir int, name, attr string, buf []byte) (string, bool, error) {
 	get, path := unix.Getxattr, self(dir)
 	if name != "" {
 		get, path = unix.Lgetxattr, path+"/"+name
 	}
-	var buf [256]byte
-	n, err := get(path, attr, buf[:])
+	n, err := get(path, attr, buf)
 	switch {
 	case errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP):
 		return "", false, nil
