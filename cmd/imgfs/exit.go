@@ -8,6 +8,7 @@ import (
 	"imgfs/fs"
 	"imgfs/index"
 	"imgfs/layers"
+	"imgfs/layers/upper"
 )
 
 // Exit codes, part of the interface.
@@ -53,6 +54,7 @@ var exitCodes = []struct {
 	{is(cache.ErrDamaged), exitVerification},
 	{is(errDamagedCache), exitVerification},
 	{is(fs.ErrMount), exitMount},
+	{is(upper.ErrUnusable), exitMount},
 	{is(fetcher.ErrNotFound), exitNotFound},
 	{as[notFoundError], exitNotFound},
 }

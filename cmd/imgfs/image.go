@@ -130,6 +130,11 @@ func (s *session) open(ctx context.Context, reference string) (*image, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s.openResolved(ctx, im)
+}
+
+// openResolved is open for an image that is resolved.
+func (s *session) openResolved(ctx context.Context, im *fetcher.Image) (*image, error) {
 	opened, err := s.openLayers(ctx, im)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", im.Ref.Name(), err)

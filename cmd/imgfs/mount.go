@@ -19,11 +19,13 @@ import (
 
 	"imgfs/fetcher"
 	"imgfs/fs"
+	"imgfs/layers/upper"
 )
 
 // A mountOptions is what the flags of mount say.
 type mountOptions struct {
 	imageFlags
+	upperFlags
 	foreground, suid, dev, noexec, allowOther, debug bool
 	fsname                                           string
 }
@@ -33,15 +35,20 @@ func (a *app) mountCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "mount [flags] REF [DIR]",
 		Short: "Mount an image",
-		Long: `Mount the image REF at DIR, read-only. Without DIR a directory is made, and its name printed.
+		Long: `Mount the image REF at DIR, read-only, or, with --upper, writable: changes go to the upper directory, and the image
+stays as it is. Without DIR a directory is made, and its name printed.
 
 REF is an image as docker writes it (alpine, docker.io/library/alpine:3.20, NAME@sha256:…), docker://NAME,
 oci:DIR[:TAG|@DIGEST], oci-archive:FILE[:TAG|@DIGEST], docker-archive:FILE[:NAME|:@N], dir:DIR, tar:FILE,
 or a path, which is recognised by its content. The command returns when the mount is usable; "imgfs umount DIR" ends it.`,
 		Example: `  imgfs mount debian:12 /mnt
-  imgfs mount --platform linux/arm64 oci:layout:latest /mnt`,
+  imgfs mount --platform linux/arm64 oci:layout:latest /mnt
+  imgfs mount --upper changes --dev --suid debian:12 /mnt`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.check(cmd.Flags()); err != nil {
+				return err
+			}
 			if o.debug {
 				a.logLevel = "debug"
 				if err := a.setUpLog(); err != nil {
@@ -55,8 +62,9 @@ or a path, which is recognised by its content. The command returns when the moun
 		},
 	}
 	f := cmd.Flags()
-	o.add(f)
+	o.imageFlags.add(f)
 	o.addMemory(f)
+	o.upperFlags.add(f)
 	f.BoolVarP(&o.foreground, "foreground", "f", false, "stay in the foreground until unmounted")
 	f.BoolVar(&o.suid, "suid", false, "honour set-user-ID and set-group-ID bits and file capabilities")
 	f.BoolVar(&o.dev, "dev", false, "let device nodes be opened")
@@ -85,6 +93,7 @@ func (a *app) mountInBackground(ctx context.Context, args []string) error {
 // A mounting is a mount while it is made and served.
 type mounting struct {
 	app        *app
+	flags      *mountOptions
 	options    fs.Options
 	runtimeDir string
 	supervisor supervisor
@@ -93,6 +102,8 @@ type mounting struct {
 	image      *image
 	dir        string
 	made       bool          // dir was made here
+	upper      *upper.Dir    // nil for a mount that is read-only
+	driver     string        // of the upper
 	state      *registration // once it is mounted
 }
 
@@ -102,7 +113,7 @@ func (a *app) serve(ctx context.Context, o *mountOptions, args []string) error {
 	if err != nil {
 		return err
 	}
-	m := &mounting{app: a, runtimeDir: runtimeDir, supervisor: findSupervisor(), options: fs.Options{
+	m := &mounting{app: a, flags: o, runtimeDir: runtimeDir, supervisor: findSupervisor(), options: fs.Options{
 		Name: o.fsname, Suid: o.suid, Dev: o.dev, NoExec: o.noexec, AllowOther: o.allowOther, Log: a.log, Debug: o.debug,
 	}}
 	// Last of all: when the state is gone, so is all else.
@@ -130,7 +141,17 @@ func (a *app) serve(ctx context.Context, o *mountOptions, args []string) error {
 	}
 	defer m.session.close()
 	m.supervisor.tell(a.log, "STATUS=Mounting at "+m.dir)
-	if m.image, err = m.session.open(ctx, args[0]); err != nil {
+	im, err := m.session.resolve(ctx, args[0])
+	if err != nil {
+		return err
+	}
+	if o.upperFlags.dir != "" {
+		if err := m.openUpper(im); err != nil {
+			return err
+		}
+		defer m.upper.Close()
+	}
+	if m.image, err = m.session.openResolved(ctx, im); err != nil {
 		return err
 	}
 	defer m.image.close()
@@ -201,7 +222,7 @@ func (m *mounting) serve(ctx context.Context) error {
 		return err
 	}
 	m.options.Name = cmp.Or(m.options.Name, m.image.Ref.Name())
-	server, err := fs.Mount(m.dir, m.image.tree, &m.options)
+	server, err := m.mount()
 	if err != nil {
 		return err
 	}
@@ -213,8 +234,18 @@ func (m *mounting) serve(ctx context.Context) error {
 	settle() // now that nobody waits for it any more
 	server.Wait()
 	m.supervisor.tell(m.app.log, "STOPPING=1")
+	if m.upper != nil {
+		m.flush()
+	}
 	m.app.log.Info("unmounted", "mountpoint", m.dir, "stats", m.stats(server))
 	return nil
+}
+
+func (m *mounting) mount() (*fs.Server, error) {
+	if m.upper != nil {
+		return m.mountWritable()
+	}
+	return fs.Mount(m.dir, m.image.tree, &m.options)
 }
 
 // publish makes the mount known: to ps, and to the process in the foreground.
@@ -223,6 +254,9 @@ func (m *mounting) publish(server *fs.Server) error {
 	r := mountRecord{
 		ID: id, Mountpoint: m.dir, Reference: m.image.Ref.Name(), Digest: m.image.ManifestDigest,
 		Platform: platformString(m.image.Platform), CacheDir: m.cacheDir, PID: os.Getpid(), Started: time.Now().UTC(), Made: m.made,
+	}
+	if m.upper != nil {
+		r.Upper = &upperRecord{Dir: m.upper.Path, Work: m.upper.WorkPath, Driver: m.driver}
 	}
 	if isChild {
 		r.Log = statePath(m.runtimeDir, id, "log")

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"imgfs/fs"
+	"imgfs/layers/upper"
 )
 
 func (a *app) psCommand() *cobra.Command {
@@ -22,8 +23,8 @@ func (a *app) psCommand() *cobra.Command {
 		Short: "List this user's mounts and what they fetched",
 		Long: `List the mounts of this user's runtime directory ($XDG_RUNTIME_DIR/imgfs, /run/imgfs for root), and dead mounts.
 FETCHED is what came over the network, and how much of the compressed image that is; HITS how many of the pieces of
-layers that were asked for had been decoded; MEMORY that of the server; ERRORS the requests that failed. LAYERS says how they
-are come by:
+layers that were asked for had been decoded; MEMORY that of the server; ERRORS the requests that failed;
+UPPER the space that changes take, and where they are. LAYERS says how layers are come by:
 
   lazy       in ranges, as they are read
   cached     all of it is in the cache
@@ -139,21 +140,29 @@ func (a *app) mountsWithStats() ([]mountState, error) {
 		if m := &all[i]; m.Alive {
 			asking.Go(func() { m.Stats = askStats(dir, m.ID) }) // one that is stuck does not answer
 		}
+		if u := all[i].Upper; u != nil {
+			if all[i].Written, err = upper.Size(u.Dir); err != nil {
+				a.log.Warn("upper directory", "why", err)
+			}
+		}
 	}
 	asking.Wait()
 	return all, nil
 }
 
 func (a *app) printMounts(all []mountState) error {
-	t := a.newTable("MOUNTPOINT", "REFERENCE", "PID", "AGE", "FETCHED", "HITS", "MEMORY", "ERRORS", "LAYERS")
+	t := a.newTable("MOUNTPOINT", "REFERENCE", "PID", "AGE", "FETCHED", "HITS", "MEMORY", "ERRORS", "LAYERS", "UPPER")
 	for _, m := range all {
 		cells := []string{m.Mountpoint, m.Reference, strconv.Itoa(m.PID), age(m.Started)}
 		if trouble := m.trouble(); trouble != "" {
-			cells = append(cells, trouble)
+			cells = append(cells, trouble, "", "", "", "")
 		} else {
 			s := m.Stats
 			cells = append(cells, fmt.Sprintf("%s (%s)", humanBytes(s.BytesFetched), percent(s.BytesFetched, s.ImageBytes)),
 				percent(s.CacheHits, s.CacheHits+s.CacheMisses), humanBytes(s.ResidentBytes), strconv.FormatInt(s.Errors, 10), s.access())
+		}
+		if m.Upper != nil {
+			cells = append(cells, humanBytes(m.Written)+" in "+m.Upper.Dir)
 		}
 		t.row(cells...)
 	}
@@ -215,6 +224,9 @@ func (a *app) printMountInFull(m *mountState) error {
 		a.printField("Server", fmt.Sprintf("process %d since %s", m.PID, m.Started.Local().Format(time.DateTime)))
 	}
 	a.printField("Log", m.Log)
+	if u := m.Upper; u != nil {
+		a.printField("Upper", fmt.Sprintf("%s, %s", u.Dir, humanBytes(m.Written)))
+	}
 	a.printField("State", m.trouble())
 	if m.Stats == nil {
 		return nil

@@ -33,6 +33,14 @@ type mountRecord struct {
 	Started    time.Time     `json:"started"`
 	Made       bool          `json:"made_mountpoint"` // the mountpoint was made by mount, and goes with it
 	Log        string        `json:"log,omitempty"`
+	Upper      *upperRecord  `json:"upper,omitempty"`
+}
+
+// An upperRecord is what is written to in a mount that is not read-only.
+type upperRecord struct {
+	Dir    string `json:"dir"`
+	Work   string `json:"work"`
+	Driver string `json:"driver"`
 }
 
 // runtimePath is where the run-time state of mounts is kept. That of root's login sessions ends with them, and knows nothing of
@@ -179,9 +187,10 @@ func viaShortPath(dir, name string, f func(path string) error) error {
 // A mountState is what is known of a mount of this user.
 type mountState struct {
 	mountRecord
-	Alive   bool        `json:"alive"`           // its server is there
-	Mounted bool        `json:"mounted"`         // it is in the mount table that this process sees
-	Stats   *mountStats `json:"stats,omitempty"` // if asked for, of a server that answers
+	Alive   bool        `json:"alive"`                 // its server is there
+	Mounted bool        `json:"mounted"`               // it is in the mount table that this process sees
+	Written int64       `json:"upper_bytes,omitempty"` // that the upper takes, if asked for
+	Stats   *mountStats `json:"stats,omitempty"`       // if asked for, of a server that answers
 }
 
 // mounts lists the mounts in the runtime directory dir, dead ones too, oldest first. A record that can't be read is
