@@ -18,6 +18,19 @@ type sparse struct {
 	stored  uint64         // bytes of data: the sum of their lengths
 }
 
+// Extents are where a regular file has data: sorted, without overlap, within its size. The rest is holes. They belong to
+// the tree.
+func (t *Tree) Extents(n Node) []index.Extent {
+	d := &t.nodes[n]
+	switch {
+	case d.mode&syscall.S_IFMT != syscall.S_IFREG || d.size == 0:
+		return nil
+	case d.isSparse:
+		return t.sparse[d.ref].extents
+	}
+	return []index.Extent{{Offset: int64(d.ref), Length: int64(d.size)}}
+}
+
 // stored is how many bytes of d, a regular file, the tar holds.
 func (t *Tree) stored(d *node) uint64 {
 	if d.isSparse {

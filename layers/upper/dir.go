@@ -35,10 +35,10 @@ type Dir struct {
 	Mode            Mode
 	DeviceWhiteouts bool          // whiteouts can be devices; files with an attribute otherwise
 	Image           digest.Digest // Options.Image
-	Path, WorkPath  string // absolute, without symlinks
-	Upper           int    // descriptor of the upper
-	Work            int    // descriptor of what things are made in: the directory "work" in the work directory, as the kernel has it
-	workTop         int    // descriptor of the work directory
+	Path, WorkPath  string        // absolute, without symlinks
+	Upper           int           // descriptor of the upper
+	Work            int           // descriptor of what things are made in: the directory "work" in the work directory, as the kernel has it
+	workTop         int           // descriptor of the work directory
 }
 
 // workName is the directory in the work directory in which things are made. The kernel's overlayfs empties it too.
