@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-
-	"imgfs/index"
 )
 
 // A Kind of change is a letter, as docker diff has them.
@@ -33,8 +31,8 @@ type Change struct {
 // A File is what there is to know of a file, but for its content.
 type File struct {
 	Attr   Attr
-	Target string        // of a symbolic link
-	Xattrs []index.Xattr // sorted by name
+	Target string  // of a symbolic link
+	Xattrs []Xattr // sorted by name
 }
 
 // File is what there is to know of n. Its lists belong to the tree.

@@ -39,6 +39,9 @@ type Holder interface {
 // A Part is bytes of a tar in memory, which are to be released.
 type Part = index.Part
 
+// An Xattr is an extended attribute.
+type Xattr = index.Xattr
+
 // An EntryError tells which entry of which layer can't be applied, and why.
 type EntryError struct {
 	Layer digest.Digest
