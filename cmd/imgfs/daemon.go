@@ -65,11 +65,12 @@ func endWithParent() {
 	}
 }
 
-// An exitError ends the program with the code of the process that ran in its place, which has said what was wrong.
+// An exitError ends the program with a code where there is nothing left to say: two images differ, or the process that ran in
+// the program's place has said what was wrong.
 type exitError struct{ code int }
 
 func (e exitError) Error() string {
-	return fmt.Sprintf("the mounting process ended with exit code %d", e.code)
+	return fmt.Sprintf("exit code %d", e.code)
 }
 
 // runInBackground starts this command line in the background and returns once the mount is usable, with where it is.

@@ -91,7 +91,7 @@ Exit codes: 0 ok; 1 failed; 2 not found; 3 usage; 4 authentication; 5 verificati
 	root.PersistentFlags().StringVar(&a.logLevel, "log-level", "warn", "what is logged: debug, info, warn or error")
 	root.AddCommand(
 		a.mountCommand(), a.umountCommand(), a.psCommand(),
-		a.lsCommand(), a.catCommand(), a.statCommand(),
+		a.lsCommand(), a.catCommand(), a.statCommand(), a.diffCommand(),
 		a.inspectCommand(), a.manifestCommand(), a.configCommand(), a.digestCommand(), a.historyCommand(), a.verifyCommand(),
 		a.pullCommand(), a.prefetchCommand(), a.saveCommand(), a.copyCommand(),
 		a.loginCommand(), a.logoutCommand(), a.tagsCommand(),
