@@ -62,6 +62,42 @@ func (t *Tree) ReadAt(n Node, p []byte, off int64) (int, error) {
 	return done, atEnd
 }
 
+// Data finds the first run of data at or after off in a regular file, as far as the
+// tar tells data from holes. Where there is none, it is empty, at the end of the file.
+func (t *Tree) Data(n Node, off int64) (begin, end int64) {
+	d := &t.nodes[n]
+	size := int64(d.size)
+	if d.mode&syscall.S_IFMT != syscall.S_IFREG || off >= size {
+		return size, size
+	}
+	if !d.isSparse {
+		return off, size
+	}
+	for _, e := range after(t.sparse[d.ref].extents, off) {
+		switch {
+		case e.Length == 0:
+		case begin == end:
+			begin, end = max(e.Logical, off), e.Logical+e.Length
+		case e.Logical == end:
+			end += e.Length
+		default:
+			return begin, end
+		}
+	}
+	if begin == end {
+		return size, size
+	}
+	return begin, end
+}
+
+// after are those extents that end after off.
+func after(extents []index.Extent, off int64) []index.Extent {
+	first, _ := slices.BinarySearchFunc(extents, off, func(e index.Extent, off int64) int {
+		return cmp.Compare(e.Logical+e.Length, off+1)
+	})
+	return extents[first:]
+}
+
 // Hold is ReadAt without a copy: it appends to parts what the size bytes of a
 // regular file from off on are made of, all of which have to be within the file.
 // It may append none, without an error: ReadAt is the way then, as it is
@@ -127,12 +163,8 @@ func (t *Tree) readContent(d *node, p []byte, off int64) (int, error) {
 	if !d.isSparse {
 		return readFull(tar, p, int64(d.ref)+off)
 	}
-	extents := t.sparse[d.ref].extents
-	first, _ := slices.BinarySearchFunc(extents, off, func(e index.Extent, off int64) int {
-		return cmp.Compare(e.Logical+e.Length, off) // the first that does not end before off
-	})
 	done := 0
-	for _, e := range extents[first:] {
+	for _, e := range after(t.sparse[d.ref].extents, off) {
 		if done == len(p) {
 			return done, nil
 		}

@@ -122,6 +122,29 @@ type eager struct{ s string }
 
 func (e eager) ReadAt(p []byte, off int64) (int, error) { return copy(p, e.s[off:]), io.EOF }
 
+func TestDataIsToldFromHoles(t *testing.T) {
+	entries := []*index.Entry{
+		{Name: "plain", Type: '0', Size: 10, Extents: []index.Extent{{Offset: 2, Length: 10}}},
+		{Name: "empty", Type: '0'},
+		{Name: "hole", Type: '0', Size: 1 << 40},
+		{Name: "sparse", Type: '0', Size: 100, Extents: []index.Extent{{Logical: 10, Length: 5}, {Logical: 15, Offset: 5, Length: 5}, {Logical: 30, Offset: 10}, {Logical: 90, Offset: 10, Length: 10}}},
+		{Name: "dir", Type: '5'},
+	}
+	tree := mergeOnce([]layerIn{{entries: entries, tar: strings.NewReader("")}}).tree
+	for _, test := range []struct {
+		path            string
+		off, begin, end int64
+	}{
+		{"plain", 0, 0, 10}, {"plain", 9, 9, 10}, {"plain", 10, 10, 10}, {"plain", 11, 10, 10}, {"empty", 0, 0, 0}, {"hole", 0, 1 << 40, 1 << 40},
+		{"sparse", 0, 10, 20}, {"sparse", 12, 12, 20}, {"sparse", 15, 15, 20}, {"sparse", 20, 90, 100}, {"sparse", 99, 99, 100}, {"sparse", 100, 100, 100},
+		{"dir", 0, 4096, 4096},
+	} {
+		if begin, end := tree.Data(find(t, tree, test.path), test.off); begin != test.begin || end != test.end {
+			t.Errorf("%s from %d: %d to %d, want %d to %d", test.path, test.off, begin, end, test.begin, test.end)
+		}
+	}
+}
+
 func TestResolve(t *testing.T) {
 	tree := merge(t, indexed(t, stack(layer(
 		File("usr/lib/x", ""), Symlink("lib", "usr/lib"), Symlink("abs", "/lib/x"), Symlink("up", "../../usr"), Symlink("dir/back", ".."),
