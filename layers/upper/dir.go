@@ -39,6 +39,7 @@ type Dir struct {
 	Upper           int           // descriptor of the upper
 	Work            int           // descriptor of what things are made in: the directory "work" in the work directory, as the kernel has it
 	workTop         int           // descriptor of the work directory
+	fresh           bool          // it was no upper yet
 }
 
 // workName is the directory in the work directory in which things are made. The kernel's overlayfs empties it too.

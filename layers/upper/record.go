@@ -79,6 +79,7 @@ func (d *Dir) record(o *Options) error {
 	have, err := readRecord(d.Upper)
 	switch {
 	case errors.Is(err, ErrNoRecord):
+		d.fresh = true
 	case err != nil:
 		return &Error{Dir: d.Path, Problem: "what it was written for can't be read: " + err.Error(), Err: err}
 	case have == now:

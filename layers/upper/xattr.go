@@ -3,13 +3,14 @@ package upper
 import (
 	"errors"
 	"fmt"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
 
 // self is a path of an open file, for calls that take no descriptor, or none that was opened with O_PATH. They have to follow
 // it as if it were a link.
-func self(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
+func self(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
 // xattrAt is the value of a short attribute of a name in a directory, or of the directory itself if the name is empty. It is
 // false where there is no such attribute.
