@@ -1,4 +1,4 @@
-// Package fs serves a merged tree of layers as a read-only FUSE file system.
+// Package fs serves a merged tree of layers as a FUSE file system: read-only, or with an upper that takes the changes.
 //
 // # Terms
 //
@@ -20,6 +20,9 @@
 //
 // go-fuse answers for one name itself, ".go-fuse-epoll-hack" in the root: an image's file of that name is listed, but
 // does not open.
+//
+// With an upper (MountUpper) another adaptor, type writable, moves requests to and from upper.FS. There too the kernel may keep
+// all for ever, since it is the only one that changes anything; but it has to tell what is opened, and what it forgets.
 //
 // # Errors
 //

@@ -14,7 +14,7 @@ import (
 
 // attachByHelper has the helper mount and hand over the device, by the protocol of libfuse: it sends the descriptor
 // over the socket whose number is in _FUSE_COMMFD.
-func (h host) attachByHelper(dir string, o *Options) (int, error) {
+func (h host) attachByHelper(dir string, a *attachment, o *Options) (int, error) {
 	helper := h.helperPath()
 	if helper == "" {
 		return -1, noHelper(dir, h.helper)
@@ -24,7 +24,7 @@ func (h host) attachByHelper(dir string, o *Options) (int, error) {
 		return -1, &MountError{Op: "mount", Dir: dir, Problem: "no socket for " + h.helper + ": " + err.Error(), Err: err}
 	}
 	defer ours.Close()
-	cmd := exec.Command(helper, "-o", h.helperOptions(o), "--", dir)
+	cmd := exec.Command(helper, "-o", h.helperOptions(a, o), "--", dir)
 	cmd.Env = append(os.Environ(), "_FUSE_COMMFD=3")
 	cmd.ExtraFiles = []*os.File{theirs}
 	err = runHelper(cmd)
@@ -40,8 +40,16 @@ func (h host) attachByHelper(dir string, o *Options) (int, error) {
 }
 
 // helperOptions are the helper's -o. It adds nosuid and nodev by itself for all but root.
-func (h host) helperOptions(o *Options) string {
-	options := []string{"ro", "default_permissions", "subtype=" + Subtype, "fsname=" + escapeOption(o.Name)}
+func (h host) helperOptions(a *attachment, o *Options) string {
+	options := []string{"subtype=" + Subtype, "fsname=" + escapeOption(o.Name)}
+	if a.writable {
+		options = append(options, "rw")
+	} else {
+		options = append(options, "ro")
+	}
+	if !a.serverDecides {
+		options = append(options, "default_permissions")
+	}
 	for _, flag := range []struct {
 		on      bool
 		yes, no string

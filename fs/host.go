@@ -24,24 +24,33 @@ func thisHost() host {
 	}
 }
 
+// An attachment is what kind of mount it is.
+type attachment struct {
+	writable bool
+	// serverDecides leaves it to the server who may do what: the kernel checks nothing but that it is the mounting user.
+	serverDecides bool
+}
+
+var readOnlyMount attachment
+
 // attach mounts on dir and returns the descriptor of the device on which the kernel then asks.
-func (h host) attach(dir string, o *Options) (int, error) {
+func (h host) attach(dir string, a *attachment, o *Options) (int, error) {
 	if !h.root {
-		return h.attachByHelper(dir, o)
+		return h.attachByHelper(dir, a, o)
 	}
-	device, err := h.attachDirectly(dir, o)
+	device, err := h.attachDirectly(dir, a, o)
 	if !errors.Is(err, unix.EPERM) {
 		return device, err
 	}
 	// Root without CAP_SYS_ADMIN: the helper may have it. If not, the first error says more.
-	if device, helperErr := h.attachByHelper(dir, o); helperErr == nil {
+	if device, helperErr := h.attachByHelper(dir, a, o); helperErr == nil {
 		return device, nil
 	}
 	return -1, err
 }
 
 // attachDirectly mounts with mount(2).
-func (h host) attachDirectly(dir string, o *Options) (int, error) {
+func (h host) attachDirectly(dir string, a *attachment, o *Options) (int, error) {
 	device, err := h.openDevice(dir)
 	if err != nil {
 		return -1, err
@@ -49,7 +58,11 @@ func (h host) attachDirectly(dir string, o *Options) (int, error) {
 	// rootmode is checked against the mountpoint; the kernel asks for the real mode later.
 	data := fmt.Sprintf("fd=%d,rootmode=%o,user_id=%d,group_id=%d,default_permissions,allow_other",
 		device, unix.S_IFDIR, os.Geteuid(), os.Getegid())
-	if err := unix.Mount(o.Name, dir, fsType, directFlags(o), data); err != nil {
+	flags := directFlags(o)
+	if a.writable {
+		flags &^= unix.MS_RDONLY
+	}
+	if err := unix.Mount(o.Name, dir, fsType, flags, data); err != nil {
 		unix.Close(device)
 		return -1, mountFailed(dir, err)
 	}

@@ -67,7 +67,7 @@ func stormRole(args []string) error {
 
 func TestSignalsDoNotFailWhatTheyInterrupt(t *testing.T) {
 	h, dir, o := thisHost(), publicDir(t), (*Options)(nil).withDefaults()
-	device, err := h.attach(dir, o)
+	device, err := h.attach(dir, &readOnlyMount, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,16 +20,18 @@ const roleVariable = "IMGFS_TEST_ROLE"
 
 // roles take the arguments of the command line, and print "ok" when they are done or ready.
 var roles = map[string]func(args []string) error{
-	"check":     checkRole,
-	"compare":   compareRole,
-	"hold":      holdRole,
-	"mmap":      mmapRole,
-	"namespace": namespaceRole,
-	"overlay":   overlayRole,
-	"serve":     serveRole,
-	"storm":     stormRole,
-	"uncapable": uncapableRole,
-	"unmount":   func(args []string) error { return Unmount(args[0], false) },
+	"check":         checkRole,
+	"compare":       compareRole,
+	"hold":          holdRole,
+	"mmap":          mmapRole,
+	"namespace":     namespaceRole,
+	"overlay":       overlayRole,
+	"serve":         serveRole,
+	"storm":         stormRole,
+	"uncapable":     uncapableRole,
+	"writable":      writableRole,
+	"writable-open": openRole,
+	"unmount":       func(args []string) error { return Unmount(args[0], false) },
 }
 
 func TestMain(m *testing.M) {
@@ -106,7 +108,9 @@ func prepare(t testing.TB, uid uint32, role string, args ...string) *process {
 	cmd := exec.Command(exe, args...)
 	cmd.Env = append(os.Environ(), roleVariable+"="+role)
 	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	if uid != uint32(os.Geteuid()) {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	}
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

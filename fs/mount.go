@@ -58,12 +58,20 @@ func (h host) mount(dir string, t *layers.Tree, o *Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	device, err := h.attach(dir, o)
+	a := newAdaptor(t, o.Log)
+	return h.attachAndServe(dir, &readOnlyMount, o, a, &a.stats, fuseOptions(o))
+}
+
+// attachAndServe mounts on a directory that has been checked, and starts to answer the kernel there.
+func (h host) attachAndServe(
+	dir string, a *attachment, o *Options, raw fuse.RawFileSystem, stats *counters, options *fuse.MountOptions,
+) (*Server, error) {
+	device, err := h.attach(dir, a, o)
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{host: h, dir: dir, fsType: fsType, adaptor: newAdaptor(t, o.Log), done: make(chan struct{})}
-	if err := s.serve(device, o); err != nil {
+	s := &Server{host: h, dir: dir, fsType: fsType, stats: stats, done: make(chan struct{})}
+	if err := s.serve(device, raw, options); err != nil {
 		err = errors.Join(err, s.Detach())
 		return nil, &MountError{Op: "mount", Dir: dir, Problem: "the kernel did not start it: " + err.Error(), Err: err}
 	}
@@ -90,7 +98,7 @@ func (o *Options) withDefaults() *Options {
 }
 
 // serve starts to answer the kernel on an attached device, which it takes over.
-func (s *Server) serve(device int, o *Options) error {
+func (s *Server) serve(device int, raw fuse.RawFileSystem, options *fuse.MountOptions) error {
 	m, err := topmost(s.dir)
 	if err == nil && (m == nil || m.FSType != fsType) {
 		err = errNotMounted // any more
@@ -100,7 +108,7 @@ func (s *Server) serve(device int, o *Options) error {
 		return err
 	}
 	s.mount = superblockOf(m)
-	loop, err := fuse.NewServer(s.adaptor, fmt.Sprintf("/dev/fd/%d", device), fuseOptions(o))
+	loop, err := fuse.NewServer(raw, fmt.Sprintf("/dev/fd/%d", device), options)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package fs
 import (
 	"errors"
 	"os"
+	"runtime"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -77,7 +78,9 @@ func overlay(dir, lower string, u *Overlay, o *Options) error {
 	if u.Volatile {
 		options = append(options, "volatile")
 	}
-	err := unix.Mount(overlaySource+o.Name, dir, overlayType, directFlags(o)&^unix.MS_RDONLY, strings.Join(options, ","))
+	err := withoutHandles(func() error {
+		return unix.Mount(overlaySource+o.Name, dir, overlayType, directFlags(o)&^unix.MS_RDONLY, strings.Join(options, ","))
+	})
 	if err == nil {
 		return nil
 	}
@@ -85,6 +88,28 @@ func overlay(dir, lower string, u *Overlay, o *Options) error {
 		Op: "mount", Dir: dir, Problem: "overlayfs refuses it: " + err.Error() + "; the kernel's log may say why", Err: errors.Join(ErrNoOverlay, err),
 		Fix: "mount with --upper-driver fuse",
 	}
+}
+
+// withoutHandles runs f without the capability to find files by their handles, without which overlayfs doesn't do that. It
+// would look for the lower file that one was copied from, for its inode number, but what it finds in a FUSE file system that way is
+// stale to Linux 6.16 and later (fuse_get_dentry sets no d_time), and so becomes the copy.
+func withoutHandles(f func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with what was taken from it
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var sets [2]unix.CapUserData
+		err := unix.Capget(&header, &sets[0])
+		if err == nil {
+			sets[0].Effective &^= 1 << unix.CAP_DAC_READ_SEARCH
+			err = unix.Capset(&header, &sets[0])
+		}
+		if err == nil {
+			err = f()
+		}
+		done <- err
+	}()
+	return <-done
 }
 
 // escapeLower escapes what has a meaning in a list of lower directories.

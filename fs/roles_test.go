@@ -93,7 +93,7 @@ func uncapableRole(args []string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := thisHost().attachDirectly(args[0], new(Options)); !errors.Is(err, unix.EPERM) {
+	if _, err := thisHost().attachDirectly(args[0], &readOnlyMount, new(Options)); !errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("mount(2): %v, want EPERM", err)
 	}
 	if _, err := Mount(args[0], tree, nil); err != nil {

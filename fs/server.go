@@ -10,12 +10,12 @@ import (
 
 // A Server answers the kernel for one mount. Its methods are safe for concurrent use.
 type Server struct {
-	host    host
-	dir     string
-	fsType  string
-	mount   superblock
-	adaptor *adaptor
-	done    chan struct{} // closed when the kernel asks no more
+	host   host
+	dir    string
+	fsType string
+	mount  superblock
+	stats  *counters
+	done   chan struct{} // closed when the kernel asks no more
 }
 
 // Stats count what a Server did since the mount. What the kernel has in its caches it does not ask for.
@@ -30,7 +30,7 @@ func (s *Server) Dir() string { return s.dir }
 
 // Stats returns the counts so far.
 func (s *Server) Stats() Stats {
-	c := &s.adaptor.stats
+	c := s.stats
 	return Stats{Reads: c.reads.Load(), Bytes: c.bytes.Load(), Errors: c.errors.Load()}
 }
 

@@ -197,7 +197,7 @@ func TestAServerWhoseMountIsGoneDoesNotStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := &Server{host: thisHost(), dir: dir, done: make(chan struct{})}
-	if err := s.serve(device, new(Options)); !errors.Is(err, errNotMounted) {
+	if err := s.serve(device, nil, nil); !errors.Is(err, errNotMounted) {
 		t.Errorf("started: %v", err)
 	}
 	if err := s.Detach(); err != nil {

@@ -170,11 +170,12 @@ func TestAUserIsToldThatHisMountIsInUse(t *testing.T) {
 }
 
 func TestAUserDoesNotUnmountAnothers(t *testing.T) {
-	s := mounted(t, sample().tree(t), nil)
+	tree := sample().tree(t)
+	s := mounted(t, tree, nil)
 	if line := start(t, nobody, "unmount", s.Dir()).line(t); !strings.Contains(line, "unmount "+s.Dir()+": ") {
 		t.Errorf("unmount says %q", line)
 	}
-	if err := compare(s.Dir(), s.adaptor.ops.tree); err != nil {
+	if err := compare(s.Dir(), tree); err != nil {
 		t.Error(err)
 	}
 }
