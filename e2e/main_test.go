@@ -30,6 +30,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(scanEnv); dir != "" {
 		os.Exit(scanForParent(dir))
 	}
+	if config := os.Getenv(fsxEnv); config != "" {
+		os.Exit(runFsx(config))
+	}
 	if os.Getenv(isolatedEnv) == "" {
 		os.Exit(isolated())
 	}

@@ -30,6 +30,7 @@ var mayImport = map[string][]string{
 	"imgfs/internal/measure/ratios": {},
 	"imgfs/e2e":                     {},
 	"imgfs/e2e/demo":                {"imgfs/internal/testimage"},
+	"imgfs/e2e/internal/fsx":        {},
 	"imgfs/e2e/internal/images":     {"imgfs/e2e/internal/peer"},
 	"imgfs/e2e/internal/peer":       {},
 	"imgfs/e2e/internal/treediff":   {},

@@ -1,0 +1,134 @@
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"imgfs/e2e/internal/fsx"
+)
+
+// fsxEnv, when set, makes this test program run a test of fsx, whose configuration it holds.
+const fsxEnv = "IMGFS_E2E_FSX"
+
+// fsxSeedEnv repeats a test that failed: it is the seed that the failure names. fsxOpsEnv is how many operations each of the
+// mounts gets in all.
+const (
+	fsxSeedEnv = "IMGFS_FSX_SEED"
+	fsxOpsEnv  = "IMGFS_FSX_OPS"
+)
+
+// runFsx is the whole of such a process.
+func runFsx(config string) (exitCode int) {
+	var c fsx.Config
+	err := json.Unmarshal([]byte(config), &c)
+	if err == nil {
+		err = fsx.Run(c)
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return 0
+}
+
+// fsxRounds is how often a mount is unmounted and mounted again while it is tested.
+const fsxRounds = 5
+
+// TestRandomOperationsComeToTheSameAsInAPlainDirectory does what package fsx says, a quarter of a million operations for each kind of mount.
+func TestRandomOperationsComeToTheSameAsInAPlainDirectory(t *testing.T) {
+	seed, ops := uint64(time.Now().UnixNano()), 250_000
+	for name, set := range map[string]func(string) error{
+		fsxSeedEnv: func(s string) (err error) { seed, err = strconv.ParseUint(s, 10, 64); return err },
+		fsxOpsEnv:  func(s string) (err error) { ops, err = strconv.Atoi(s); return err },
+	} {
+		if s := os.Getenv(name); s != "" {
+			if err := set(s); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for i, w := range writables {
+		t.Run(w.name, func(t *testing.T) {
+			t.Parallel()
+			seed := seed + uint64(i)*fsxRounds
+			t.Logf("%s=%d", fsxSeedEnv, seed)
+			h := w.newHost(t)
+			dir := h.mkdir(t)
+			ref := h.fsxWorld(t, dir, w.driver == "kernel")
+			for round := range uint64(fsxRounds) {
+				h.fsxRound(t, w, ref, fsx.Config{Dir: dir, Seed: seed + round, Ops: ops / fsxRounds, Overlayfs: w.driver == "kernel"})
+			}
+		})
+	}
+}
+
+// fsxRound mounts an image with its upper, tests it, and unmounts it.
+func (h *host) fsxRound(t *testing.T, w writable, ref string, c fsx.Config) {
+	t.Helper()
+	mnt := filepath.Join(c.Dir, fsx.Test)
+	h.ok(t, "mount", "--upper", h.path("upper"), "--upper-driver", w.driver, ref, mnt)
+	defer h.umount(t, mnt)
+	config, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tester := filepath.Join(h.dir, "tester")
+	if err := copyFile("/proc/self/exe", tester); err != nil {
+		t.Fatal(err)
+	}
+	cmd := h.other(tester)
+	cmd.Env = append(cmd.Env, fsxEnv+"="+string(config))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+// fsxWorld makes a model and a place to mount on in a directory, and an image of the model.
+func (h *host) fsxWorld(t *testing.T, dir string, noLinks bool) (ref string) {
+	t.Helper()
+	model := filepath.Join(dir, fsx.Model)
+	if err := errors.Join(os.Mkdir(model, 0o755), os.Mkdir(filepath.Join(dir, fsx.Test), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	for i, d := range []string{"", "a", "a/b", "a/b/c", "d", "d/e", "d/e/f", "g", "h", "h/i", "h/i/j", strings.Repeat("long", 63) + "xyz"} {
+		in := func(name string) string { return filepath.Join(model, d, name) }
+		err := errors.Join(os.MkdirAll(in(""), 0o755), os.WriteFile(in("k"), []byte(strings.Repeat("content of k\n", i*400)), 0o644),
+			os.WriteFile(in("l"), nil, 0o600), os.WriteFile(in("m"), []byte("set-user-ID"), 0o755), os.Symlink("../a/k", in("n")), os.Symlink("/d/e", in("o")),
+			unix.Mkfifo(in("p"), 0o622), unix.Setxattr(in("k"), "user.a", []byte("of the image"), 0))
+		if i%3 == 1 && !noLinks {
+			err = errors.Join(err, os.Link(in("k"), filepath.Join(model, fmt.Sprint("link", i))), os.Link(in("k"), in("link")))
+		}
+		if i%4 == 2 {
+			err = errors.Join(err, os.Truncate(in("k"), 1<<19), unix.Chmod(in(""), 0o1777))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	owners := map[string]int{"l": 1000, "m": 1000}
+	modes := map[string]uint32{"m": 0o4755, "l": 0o600}
+	err := filepath.WalkDir(model, func(path string, e os.DirEntry, err error) error {
+		err = errors.Join(err, os.Lchown(path, h.uid+owners[e.Name()], h.uid)) // h.uid is root there
+		if mode, ok := modes[e.Name()]; ok {
+			err = errors.Join(err, unix.Chmod(path, mode))
+		}
+		old := unix.Timespec{Sec: 1_000_000_000, Nsec: 123_456_789}
+		return errors.Join(err, unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{old, old}, unix.AT_SYMLINK_NOFOLLOW))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h.uid == 0 {
+		shield(t, model)
+	}
+	return "tar:" + h.tarOf(t, model)
+}
