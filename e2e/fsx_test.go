@@ -20,10 +20,11 @@ import (
 const fsxEnv = "IMGFS_E2E_FSX"
 
 // fsxSeedEnv repeats a test that failed: it is the seed that the failure names. fsxOpsEnv is how many operations each of the
-// mounts gets in all.
+// mounts gets in all. fsxCheckEnv finds the operation at which it went wrong: it is after how many of them all is compared.
 const (
-	fsxSeedEnv = "IMGFS_FSX_SEED"
-	fsxOpsEnv  = "IMGFS_FSX_OPS"
+	fsxSeedEnv  = "IMGFS_FSX_SEED"
+	fsxOpsEnv   = "IMGFS_FSX_OPS"
+	fsxCheckEnv = "IMGFS_FSX_CHECK"
 )
 
 // runFsx is the whole of such a process.
@@ -45,10 +46,11 @@ const fsxRounds = 5
 
 // TestRandomOperationsComeToTheSameAsInAPlainDirectory does what package fsx says, a quarter of a million operations for each kind of mount.
 func TestRandomOperationsComeToTheSameAsInAPlainDirectory(t *testing.T) {
-	seed, ops := uint64(time.Now().UnixNano()), 250_000
+	seed, ops, check := uint64(time.Now().UnixNano()), 250_000, 0
 	for name, set := range map[string]func(string) error{
-		fsxSeedEnv: func(s string) (err error) { seed, err = strconv.ParseUint(s, 10, 64); return err },
-		fsxOpsEnv:  func(s string) (err error) { ops, err = strconv.Atoi(s); return err },
+		fsxSeedEnv:  func(s string) (err error) { seed, err = strconv.ParseUint(s, 10, 64); return err },
+		fsxOpsEnv:   func(s string) (err error) { ops, err = strconv.Atoi(s); return err },
+		fsxCheckEnv: func(s string) (err error) { check, err = strconv.Atoi(s); return err },
 	} {
 		if s := os.Getenv(name); s != "" {
 			if err := set(s); err != nil {
@@ -56,16 +58,15 @@ func TestRandomOperationsComeToTheSameAsInAPlainDirectory(t *testing.T) {
 			}
 		}
 	}
-	for i, w := range writables {
+	t.Logf("%s=%d", fsxSeedEnv, seed)
+	for _, w := range writables {
 		t.Run(w.name, func(t *testing.T) {
 			t.Parallel()
-			seed := seed + uint64(i)*fsxRounds
-			t.Logf("%s=%d", fsxSeedEnv, seed)
 			h := w.newHost(t)
 			dir := h.mkdir(t)
 			ref := h.fsxWorld(t, dir, w.driver == "kernel")
 			for round := range uint64(fsxRounds) {
-				h.fsxRound(t, w, ref, fsx.Config{Dir: dir, Seed: seed + round, Ops: ops / fsxRounds, Overlayfs: w.driver == "kernel"})
+				h.fsxRound(t, w, ref, fsx.Config{Dir: dir, Seed: seed + round<<32, Ops: ops / fsxRounds, CheckEvery: check, Overlayfs: w.driver == "kernel"})
 			}
 		})
 	}

@@ -94,6 +94,8 @@ type writable struct {
 var writables = []writable{
 	{"kernel", "kernel", newHost},
 	{"kernel-namespace", "kernel", newNamespaceHost},
+	{"fuse", "fuse", newHost},
+	{"fuse-namespace", "fuse", newNamespaceHost},
 }
 
 // tarOf makes a tar of a directory, as it is to the host, with all there is to know of its files.

@@ -103,6 +103,7 @@ type mounting struct {
 	dir        string
 	made       bool          // dir was made here
 	upper      *upper.Dir    // nil for a mount that is read-only
+	files      *upper.FS     // over it
 	driver     string        // of the upper
 	state      *registration // once it is mounted
 }
@@ -149,7 +150,7 @@ func (a *app) serve(ctx context.Context, o *mountOptions, args []string) error {
 		if err := m.openUpper(im); err != nil {
 			return err
 		}
-		defer m.upper.Close()
+		defer m.closeUpper()
 	}
 	if m.image, err = m.session.openResolved(ctx, im); err != nil {
 		return err
@@ -234,9 +235,6 @@ func (m *mounting) serve(ctx context.Context) error {
 	settle() // now that nobody waits for it any more
 	server.Wait()
 	m.supervisor.tell(m.app.log, "STOPPING=1")
-	if m.upper != nil {
-		m.flush()
-	}
 	m.app.log.Info("unmounted", "mountpoint", m.dir, "stats", m.stats(server))
 	return nil
 }

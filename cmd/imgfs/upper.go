@@ -51,7 +51,7 @@ func (f *upperFlags) check(set *pflag.FlagSet) error {
 	switch {
 	case !slices.Contains([]string{driverAuto, driverFUSE, driverKernel}, f.driver):
 		return usage("--upper-driver %q: want auto, fuse or kernel", f.driver)
-	case !slices.Contains([]string{syncAuto, syncAlways, syncNever}, f.sync):
+	case !slices.Contains(sortedKeys(syncs), f.sync):
 		return usage("--sync %q: want auto, always or never", f.sync)
 	case f.driver == driverKernel && f.sync == syncAlways:
 		return usage("--sync always takes --upper-driver fuse: the kernel's overlayfs syncs as programs ask for it, or never")
@@ -71,31 +71,44 @@ func (m *mounting) openUpper(im *fetcher.Image) (err error) {
 
 // mountWritable mounts with the driver that was asked for, or the better one that works.
 func (m *mounting) mountWritable() (*fs.Server, error) {
-	f := &m.flags.upperFlags
-	if f.driver == driverFUSE || f.driver == driverAuto && f.sync == syncAlways {
-		return m.mountFUSE()
+	files, err := upper.New(m.upper, m.image.tree, &upper.FSOptions{Sync: syncs[m.flags.sync], Log: m.app.log})
+	if err != nil {
+		return nil, err
 	}
-	server, err := fs.MountOverlay(m.dir, m.image.tree, &fs.Overlay{Upper: m.upper, Volatile: f.sync == syncNever, Private: m.runtimeDir}, &m.options)
-	if f.driver == driverAuto && errors.Is(err, fs.ErrNoOverlay) {
+	m.files = files // which has finished by now what a crash has left, whoever writes next
+	if m.flags.driver != driverFUSE && m.flags.sync != syncAlways {
+		server, err := m.mountOverlay()
+		if err == nil {
+			files.Close()
+			m.files = nil
+		}
+		if m.flags.driver == driverKernel || !errors.Is(err, fs.ErrNoOverlay) {
+			return server, err
+		}
 		m.app.log.Info("writing without the kernel's overlayfs", "why", err)
-		return m.mountFUSE()
 	}
-	m.driver = driverKernel
-	return server, err
-}
-
-// mountFUSE mounts with the driver of our own.
-func (m *mounting) mountFUSE() (*fs.Server, error) {
 	m.driver = driverFUSE
-	return nil, fmt.Errorf("--upper-driver fuse is not there yet")
+	return fs.MountUpper(m.dir, files, &m.options)
 }
 
-// flush writes what was changed to the disk: umount waits for it.
-func (m *mounting) flush() {
-	if m.flags.sync == syncNever {
-		return
+func (m *mounting) mountOverlay() (*fs.Server, error) {
+	m.driver = driverKernel
+	o := &fs.Overlay{Upper: m.upper, Volatile: m.flags.sync == syncNever, Private: m.runtimeDir}
+	return fs.MountOverlay(m.dir, m.image.tree, o, &m.options)
+}
+
+// syncs are what --sync may be.
+var syncs = map[string]upper.Sync{syncAuto: upper.SyncAuto, syncAlways: upper.SyncAlways, syncNever: upper.SyncNever}
+
+// closeUpper lets go of the upper, after all that was changed is on the disk: umount waits for it.
+func (m *mounting) closeUpper() {
+	if m.files != nil {
+		m.files.Close()
 	}
-	if err := unix.Syncfs(m.upper.Upper); err != nil {
-		m.app.log.Error("changes may not be on the disk", "upper", m.upper.Path, "why", err)
+	if m.state != nil && m.flags.sync != syncNever {
+		if err := unix.Syncfs(m.upper.Upper); err != nil {
+			m.app.log.Error("changes may not be on the disk", "upper", m.upper.Path, "why", err)
+		}
 	}
+	m.upper.Close()
 }

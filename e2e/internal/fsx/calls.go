@@ -126,6 +126,10 @@ func mapped(fd int, off int, data []byte, size int) outcome {
 // seek is lseek(2) to data or a hole. Where those begin may differ, but not that there is data behind an offset within the file, or
 // how it fails: so it tells whether a hole at off has anything but zeros.
 func seek(fd int, off int64, whence int) outcome {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return result(err) // of directories, each file system has its own idea
+	}
 	at, err := unix.Seek(fd, off, whence)
 	if whence == unix.SEEK_HOLE || err != nil {
 		if err == unix.ENXIO && whence == unix.SEEK_DATA {

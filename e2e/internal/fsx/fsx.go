@@ -30,6 +30,8 @@ type Config struct {
 	Dir  string
 	Seed uint64
 	Ops  int
+	// CheckEvery is after how many operations all that is there is compared; 0 is some thousands.
+	CheckEvery int
 	// Overlayfs knows how the kernel's overlayfs differs from a plain file system: a file that is open for reading when it is
 	// copied up stays what it was, and the inode number of what is copied up is another one when the kernel has forgotten it.
 	Overlayfs bool
@@ -39,7 +41,7 @@ const (
 	maxHandles = 16   // files that are open at a time
 	maxPaths   = 400  // about how many names there may be
 	checkEvery = 3000 // operations
-	logged     = 40   // operations that a failure shows
+	logged     = 200  // operations that a failure shows
 )
 
 // An outcome is what a call came to: it has to be the same in both.
@@ -126,8 +128,12 @@ func Run(c Config) error {
 	if err := r.load(); err != nil {
 		return err
 	}
+	every := c.CheckEvery
+	if every == 0 {
+		every = checkEvery
+	}
 	for i := range c.Ops {
-		if i%checkEvery == 0 {
+		if i%every == 0 {
 			if err := r.check(); err != nil {
 				return r.failed(i, err)
 			}
