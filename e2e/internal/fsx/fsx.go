@@ -35,6 +35,8 @@ type Config struct {
 	// Overlayfs knows how the kernel's overlayfs differs from a plain file system: a file that is open for reading when it is
 	// copied up stays what it was, and the inode number of what is copied up is another one when the kernel has forgotten it.
 	Overlayfs bool
+	// NoXattrs knows that links and special files can't have attributes, and so have other inode numbers in the next mount.
+	NoXattrs bool
 }
 
 const (
@@ -225,7 +227,8 @@ type state struct {
 	// Originals are the directories that were in the model at the first run. The kernel's overlayfs, and whoever does as it
 	// does, renames only those that were not.
 	Originals []identity
-	Inodes    [][2]identity // run.inodes
+	// Inodes are those of the model, and what they are in the test.
+	Inodes [][2]identity
 }
 
 func (r *run) load() error {
@@ -256,10 +259,6 @@ func (r *run) begin() error {
 }
 
 func (r *run) save() error {
-	r.Inodes = nil
-	for model, test := range r.inodes {
-		r.Inodes = append(r.Inodes, [2]identity{model, test})
-	}
 	b, err := json.Marshal(r.state)
 	if err != nil {
 		return err

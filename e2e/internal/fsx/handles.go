@@ -121,7 +121,7 @@ func (r *run) fchmod(h int) plan {
 }
 
 func (r *run) fchown(h int) plan {
-	uid, gid := pick(r, -1, 0, 1000), pick(r, -1, 0, 1000)
+	uid, gid := r.owner()
 	return plan{says: fmt.Sprintf("chown %d:%d", uid, gid), do: func(s *side) outcome { return result(unix.Fchown(s.handles[h], uid, gid)) }}
 }
 

@@ -96,6 +96,18 @@ func (r *run) mode() uint32 {
 	return pick[uint32](r, 0o644, 0o755, 0o600, 0o777, 0o666)
 }
 
+// owner is a user and a group, or one of them. To change neither takes away set-user-ID bits, but a FUSE server is not told
+// who asks for that, and whether he may.
+func (r *run) owner() (uid, gid int) {
+	switch r.rng.IntN(4) {
+	case 0:
+		return pick(r, 0, 1000, 1001), -1
+	case 1:
+		return -1, pick(r, 0, 1000, 1001)
+	}
+	return pick(r, 0, 1000, 1001), pick(r, 0, 1000, 1001)
+}
+
 // acl is a POSIX ACL as an attribute has it, seldom a bad one.
 func (r *run) acl() []byte {
 	entry := func(tag, perm uint16, id uint32) []byte {

@@ -163,7 +163,8 @@ func (s *side) noLink(path string, f func(dir int, name string) outcome) outcome
 }
 
 func (r *run) chown() plan {
-	path, uid, gid := r.path(), pick(r, -1, 0, 1000, 1001), pick(r, -1, 0, 1000, 1001)
+	path := r.path()
+	uid, gid := r.owner()
 	return plan{says: fmt.Sprintf("chown %.80q %d:%d", path, uid, gid), do: func(s *side) outcome {
 		return s.in(path, func(dir int, name string) outcome {
 			return result(unix.Fchownat(dir, name, uid, gid, unix.AT_SYMLINK_NOFOLLOW))

@@ -76,6 +76,7 @@ func list(dir int) ([]string, error) {
 // A sight is what a check sees of a name.
 type sight struct {
 	path, text string
+	special    bool // neither a file nor a directory
 	identity
 }
 
@@ -89,7 +90,8 @@ func (r *run) see(s *side) ([]sight, error) {
 		if err != nil {
 			return fmt.Errorf("%s: %w", e.path, err)
 		}
-		all = append(all, sight{e.path, text, e.identity()})
+		kind := e.st.Mode & unix.S_IFMT
+		all = append(all, sight{e.path, text, kind != unix.S_IFREG && kind != unix.S_IFDIR, e.identity()})
 		return nil
 	})
 	if err != nil {
@@ -158,8 +160,11 @@ const recently = 1_600_000_000
 
 // described is what stat has to tell of both sides alike. When a file was written to is not the same time in both.
 func described(st *unix.Statx_t) string {
-	kind := st.Mode & unix.S_IFMT
-	s := fmt.Sprintf("%o %d:%d", st.Mode, st.Uid, st.Gid)
+	kind, mode := st.Mode&unix.S_IFMT, st.Mode
+	if kind == unix.S_IFREG && mode&unix.S_IXGRP == 0 {
+		mode &^= unix.S_ISGID // which means nothing then; when it goes depends on the file system
+	}
+	s := fmt.Sprintf("%o %d:%d", mode, st.Uid, st.Gid)
 	if kind != unix.S_IFDIR {
 		s += fmt.Sprintf(" links %d size %d", st.Nlink, st.Size)
 	}
@@ -211,6 +216,7 @@ func sum(b []byte) []byte {
 
 // checkInodes checks that a file of the model is one file of the test, and the same one as before.
 func (r *run) checkInodes(got, want []sight) error {
+	r.state.Inodes = nil
 	now, back := make(map[identity]identity), make(map[uint64]identity)
 	for i := range got {
 		model, test := want[i].identity, identity{Ino: got[i].Ino}
@@ -223,6 +229,9 @@ func (r *run) checkInodes(got, want []sight) error {
 			return fmt.Errorf("%s: inode %d is another file's as well", got[i].path, test.Ino)
 		}
 		now[model], back[test.Ino] = test, model
+		if !got[i].special || !r.NoXattrs {
+			r.state.Inodes = append(r.state.Inodes, [2]identity{model, test})
+		}
 	}
 	r.inodes = now
 	return nil
