@@ -82,15 +82,7 @@ func (h *host) fsxRound(t *testing.T, w writable, ref string, c fsx.Config) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tester := filepath.Join(h.dir, "tester")
-	if err := copyFile("/proc/self/exe", tester); err != nil {
-		t.Fatal(err)
-	}
-	cmd := h.other(tester)
-	cmd.Env = append(cmd.Env, fsxEnv+"="+string(config))
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	h.tester(t, fsxEnv+"="+string(config))
 }
 
 // fsxWorld makes a model and a place to mount on in a directory, and an image of the model.

@@ -33,6 +33,9 @@ func TestMain(m *testing.M) {
 	if config := os.Getenv(fsxEnv); config != "" {
 		os.Exit(runFsx(config))
 	}
+	if command := os.Getenv(scenarioEnv); command != "" {
+		os.Exit(runScenarios(command))
+	}
 	if os.Getenv(isolatedEnv) == "" {
 		os.Exit(isolated())
 	}
