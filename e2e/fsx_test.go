@@ -31,7 +31,12 @@ const (
 func runFsx(config string) (exitCode int) {
 	var c fsx.Config
 	err := json.Unmarshal([]byte(config), &c)
-	if err == nil {
+	crashes, _ := strconv.Atoi(os.Getenv(crashesEnv))
+	switch {
+	case err != nil:
+	case crashes > 0:
+		err = fsx.RunWithCrashes(c, crashes)
+	default:
 		err = fsx.Run(c)
 	}
 	if err != nil {

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -40,8 +41,16 @@ func runScenarios(command string) (exitCode int) {
 	return 0
 }
 
-// tester starts this test program as a program of the host's, with a variable in its environment that says what to do.
+// tester runs this test program as a program of the host's, with a variable in its environment that says what to do.
 func (h *host) tester(t testing.TB, variable string) {
+	t.Helper()
+	if out, err := h.testerCommand(t, variable).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+// testerCommand is what tester runs.
+func (h *host) testerCommand(t testing.TB, variables ...string) *exec.Cmd {
 	t.Helper()
 	program := filepath.Join(h.dir, "tester")
 	if _, err := os.Stat(program); err != nil {
@@ -50,10 +59,8 @@ func (h *host) tester(t testing.TB, variable string) {
 		}
 	}
 	cmd := h.other(program)
-	cmd.Env = append(cmd.Env, variable)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	cmd.Env = append(cmd.Env, variables...)
+	return cmd
 }
 
 func TestAnOperationComesToTheSameWhereverAFileIs(t *testing.T) {

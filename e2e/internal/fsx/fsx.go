@@ -90,6 +90,7 @@ type side struct {
 
 // A plan is an operation, with all that is random about it decided.
 type plan struct {
+	by    user
 	says  string
 	do    func(*side) outcome
 	makes string // a path that is there then, if it is anything
@@ -107,27 +108,15 @@ type run struct {
 	inodes    map[identity]identity // of the model, and what they are in the test
 	originals map[identity]bool     // state.Originals
 	open      [maxHandles]string    // how each handle was opened, "" where there is none
+	does      []operation
+	pending   plan // that a crash came in the way of
 	log       []string
 }
 
 // Run runs a test to its end, or to the first difference. It takes the whole process: that is chrooted.
 func Run(c Config) error {
-	runtime.LockOSThread() // a thread has its own file system user
-	if err := errors.Join(unix.Chdir(c.Dir), unix.Chroot(".")); err != nil {
-		return err
-	}
-	r := &run{Config: c, rng: rand.New(rand.NewPCG(c.Seed, 0)), originals: make(map[identity]bool), inodes: make(map[identity]identity)}
-	for i, name := range []string{Test, Model} {
-		fd, err := unix.Open(name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		r.sides[i] = &side{name: name, root: fd}
-		for h := range r.sides[i].handles {
-			r.sides[i].handles[h] = -1
-		}
-	}
-	if err := r.load(); err != nil {
+	r, err := start(c)
+	if err != nil {
 		return err
 	}
 	every := c.CheckEvery
@@ -135,19 +124,49 @@ func Run(c Config) error {
 		every = checkEvery
 	}
 	for i := range c.Ops {
-		if i%every == 0 {
+		if err := r.step(); err != nil {
+			return r.failed(i, err)
+		}
+		if (i+1)%every == 0 {
 			if err := r.check(); err != nil {
 				return r.failed(i, err)
 			}
-		}
-		if err := r.step(); err != nil {
-			return r.failed(i, err)
 		}
 	}
 	if err := r.check(); err != nil {
 		return r.failed(c.Ops, err)
 	}
 	return r.save()
+}
+
+// start begins a run.
+func start(c Config) (*run, error) {
+	runtime.LockOSThread() // a thread has its own file system user
+	if err := errors.Join(unix.Chdir(c.Dir), unix.Chroot(".")); err != nil {
+		return nil, err
+	}
+	r := &run{Config: c, does: operations, rng: rand.New(rand.NewPCG(c.Seed, 0)), originals: make(map[identity]bool), inodes: make(map[identity]identity)}
+	for i, name := range []string{Test, Model} {
+		r.sides[i] = &side{name: name}
+		if err := r.sides[i].openRoot(); err != nil {
+			return nil, err
+		}
+		for h := range r.sides[i].handles {
+			r.sides[i].handles[h] = -1
+		}
+	}
+	if err := r.load(); err != nil {
+		return nil, err
+	}
+	return r, r.check()
+}
+
+func (s *side) openRoot() (err error) {
+	s.root, err = unix.Open("/"+s.name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.name, err)
+	}
+	return nil
 }
 
 func (r *run) failed(op int, err error) error {
@@ -157,18 +176,21 @@ func (r *run) failed(op int, err error) error {
 // step does one operation on both sides.
 func (r *run) step() error {
 	p := r.choose()
-	who := r.become()
+	p.by = pick(r, users...)
+	p.by.become()
+	defer users[0].become()
 	got := p.do(r.sides[0])
+	if r.crashed(got) {
+		r.pending = p
+		r.note(p, "not done, or done before a crash")
+		return errCrashed
+	}
 	refused := p.excused != nil && p.excused(got)
 	want := got
 	if !refused {
 		want = p.do(r.sides[1])
 	}
-	r.unbecome()
-	if len(r.log) == logged {
-		r.log = r.log[1:]
-	}
-	r.log = append(r.log, fmt.Sprintf("%s %s: %v", who, p.says, want))
+	r.note(p, want)
 	if got != want {
 		return fmt.Errorf("%v on the model, but %v: %s", want, got, p.says)
 	}
@@ -178,34 +200,28 @@ func (r *run) step() error {
 	return nil
 }
 
-// users are who operations are done as, by file system user and group.
-var users = []struct {
-	uid, gid int
-	weight   int
-}{{0, 0, 8}, {1000, 1000, 2}, {1001, 1000, 1}}
-
-func (r *run) become() string {
-	n := r.rng.IntN(11)
-	for _, u := range users {
-		if n -= u.weight; n < 0 {
-			if u.uid != 0 {
-				unix.Setfsgid(u.gid)
-				unix.Setfsuid(u.uid)
-			}
-			return fmt.Sprint(u.uid)
-		}
+// note logs an operation.
+func (r *run) note(p plan, came any) {
+	if len(r.log) == logged {
+		r.log = r.log[1:]
 	}
-	panic("weights")
+	r.log = append(r.log, fmt.Sprintf("%d %s: %v", p.by.uid, p.says, came))
 }
 
-func (r *run) unbecome() {
-	unix.Setfsuid(0)
-	unix.Setfsgid(0)
+// A user is who does an operation, by file system user and group.
+type user struct{ uid, gid int }
+
+// users are root and others. The more often one is here, the more he does.
+var users = []user{{0, 0}, {0, 0}, {0, 0}, {0, 0}, {0, 0}, {0, 0}, {0, 0}, {0, 0}, {1000, 1000}, {1000, 1000}, {1001, 1000}}
+
+func (u user) become() {
+	unix.Setfsgid(u.gid)
+	unix.Setfsuid(u.uid)
 }
 
 // choose picks an operation by its weight.
 func (r *run) choose() plan {
-	list := operations
+	list := r.does
 	if len(r.paths) > maxPaths {
 		list = removals
 	}
@@ -242,10 +258,16 @@ func (r *run) load() error {
 	for _, id := range r.Originals {
 		r.originals[id] = true
 	}
+	r.restoreInodes()
+	return err
+}
+
+// restoreInodes forgets of the inodes those that are other ones in the next mount.
+func (r *run) restoreInodes() {
+	clear(r.inodes)
 	for _, pair := range r.Inodes {
 		r.inodes[pair[0]] = pair[1]
 	}
-	return err
 }
 
 // begin notes what is there at the first run.

@@ -216,7 +216,7 @@ func sum(b []byte) []byte {
 
 // checkInodes checks that a file of the model is one file of the test, and the same one as before.
 func (r *run) checkInodes(got, want []sight) error {
-	r.state.Inodes = nil
+	var keep [][2]identity
 	now, back := make(map[identity]identity), make(map[uint64]identity)
 	for i := range got {
 		model, test := want[i].identity, identity{Ino: got[i].Ino}
@@ -230,9 +230,9 @@ func (r *run) checkInodes(got, want []sight) error {
 		}
 		now[model], back[test.Ino] = test, model
 		if !got[i].special || !r.NoXattrs {
-			r.state.Inodes = append(r.state.Inodes, [2]identity{model, test})
+			keep = append(keep, [2]identity{model, test})
 		}
 	}
-	r.inodes = now
+	r.inodes, r.Inodes = now, keep
 	return nil
 }
