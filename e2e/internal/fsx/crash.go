@@ -26,7 +26,10 @@ func RunWithCrashes(c Config, crashes int) error {
 	if err != nil {
 		return err
 	}
-	r.does = atomic
+	r.does, r.noSetID = atomic, true
+	if err := r.dropSetID(); err != nil {
+		return err
+	}
 	input := bufio.NewReader(os.Stdin)
 	done := 0
 	for i := range crashes {
@@ -66,7 +69,8 @@ func (r *run) crashed(o outcome) bool {
 		return r.Overlayfs
 	case unix.EIO:
 		var st unix.Statfs_t
-		return unix.Fstatfs(r.sides[0].root, &st) == unix.ENOTCONN
+		err := unix.Fstatfs(r.sides[0].root, &st)
+		return err == unix.ENOTCONN || err == unix.ECONNABORTED
 	}
 	return false
 }
@@ -92,13 +96,23 @@ func (r *run) recover() error {
 	r.restoreInodes()
 	err := r.check()
 	if err != nil {
+		r.log = append(r.log, "as it is after the crash: "+err.Error())
 		r.restoreInodes()
 		r.pending.by.become()
 		o := r.pending.do(r.sides[1])
 		users[0].become()
 		r.log = append(r.log, fmt.Sprintf("after the crash: %v", o))
-		if r.check() == nil {
-			err = nil
+		if err = r.check(); err != nil && r.pending.makes != "" {
+			// What was being made may not have its owner and mode yet.
+			for _, s := range r.sides {
+				o := s.in(r.pending.makes, func(dir int, name string) outcome {
+					return result(errors.Join(unix.Fchownat(dir, name, 0, 0, unix.AT_SYMLINK_NOFOLLOW), unix.Unlinkat(dir, name, 0)))
+				})
+				if o.errno == unix.EISDIR {
+					s.in(r.pending.makes, func(dir int, name string) outcome { return result(unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)) })
+				}
+			}
+			err = r.check()
 		}
 	}
 	s := r.sides[1]
@@ -115,8 +129,35 @@ func (r *run) recover() error {
 var atomic = []operation{
 	{20, (*run).touch}, {12, (*run).mkdir}, {6, (*run).mknod}, {8, (*run).symlink}, {12, (*run).link}, {20, (*run).unlink}, {15, (*run).rmdir}, {30, (*run).rename},
 	{8, (*run).truncate}, {10, (*run).stat}, {15, (*run).chmod}, {10, (*run).chown}, {8, (*run).utimes}, {12, (*run).setXattr}, {5, (*run).removeXattr},
-	{25, (*run).openFile}, {30, onFile((*run).pwrite)}, {8, onFile((*run).append)}, {6, onFile((*run).ftruncate)}, {8, onFile((*run).fallocate)},
+	{25, (*run).openFile}, {38, onFile((*run).writePage)}, {6, onFile((*run).ftruncate)}, {8, onFile((*run).fallocate)},
 	{6, onFile((*run).fsync)}, {10, onFile((*run).closeFile)},
+}
+
+// dropSetID takes set-ID bits off all files. To take them off and to write are two things to do, and a crash may come in between.
+func (r *run) dropSetID() error {
+	return walk(r.sides[1].root, "", func(e entry) error {
+		mode := uint32(e.st.Mode)
+		if mode&unix.S_IFMT != unix.S_IFREG || mode&(unix.S_ISUID|unix.S_ISGID) == 0 {
+			return nil
+		}
+		var all []outcome
+		for _, s := range r.sides {
+			all = append(all, s.in(e.path, func(dir int, name string) outcome { return result(unix.Fchmodat(dir, name, mode&0o1777, 0)) }))
+		}
+		if all[0] != all[1] {
+			return fmt.Errorf("chmod %s: %v", e.path, all)
+		}
+		return nil
+	})
+}
+
+// writePage writes within a page: more is more requests to the server.
+func (r *run) writePage(h int) plan {
+	page, at, data := r.offset()>>12<<12, int64(r.rng.IntN(4096)), r.data()
+	data = data[:min(len(data), int(4096-at))]
+	return plan{says: fmt.Sprintf("write %d at %d", len(data), page+at), do: func(s *side) outcome {
+		return numbered(unix.Pwrite(s.handles[h], data, page+at))
+	}}
 }
 
 // touch makes an empty file.

@@ -109,6 +109,7 @@ type run struct {
 	originals map[identity]bool     // state.Originals
 	open      [maxHandles]string    // how each handle was opened, "" where there is none
 	does      []operation
+	noSetID   bool // files get no set-ID bits
 	pending   plan // that a crash came in the way of
 	log       []string
 }

@@ -87,6 +87,9 @@ func (r *run) data() []byte {
 
 // mode is permission bits: seldom odd ones, or nothing would be left to do.
 func (r *run) mode() uint32 {
+	if r.noSetID {
+		return pick[uint32](r, 0o644, 0o755, 0o600, 0o777, 0o1755, 0)
+	}
 	switch r.rng.IntN(8) {
 	case 0:
 		return uint32(r.rng.IntN(0o10000))
