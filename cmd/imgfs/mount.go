@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -232,7 +233,7 @@ func (m *mounting) serve(ctx context.Context) error {
 	}
 	go m.unmountOnSignal(signals, server)
 	m.supervisor.tell(m.app.log, "READY=1", "STATUS="+m.options.Name+" is mounted at "+m.dir)
-	settle() // now that nobody waits for it any more
+	settle(m.upper != nil) // now that nobody waits for it any more
 	server.Wait()
 	m.supervisor.tell(m.app.log, "STOPPING=1")
 	m.app.log.Info("unmounted", "mountpoint", m.dir, "stats", m.stats(server))
@@ -271,12 +272,22 @@ func (m *mounting) publish(server *fs.Server) error {
 	return err
 }
 
+// spareProcs is how many more of Go's processors a server has than the machine. Its threads wait for the kernel most of
+// the time. While all processors are taken by such, the scheduler takes them away after some microseconds, and gives them
+// back: that is a quarter of what the server does. It lets them be as long as there are idle ones.
+const spareProcs = 4
+
 // settle ends the building: what indexing and merging needed goes back to the system, and from here on the memory of
 // the process is the tree and the decoded spans, which live long and are reused, so a collection can wait for less
-// garbage than half of memory.
-func settle() {
-	debug.SetGCPercent(20)
+// garbage than half of memory. Where there are changes, there are inodes that come and go.
+func settle(writable bool) {
+	percent := 20
+	if writable {
+		percent = 100
+	}
+	debug.SetGCPercent(percent)
 	debug.FreeOSMemory()
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + spareProcs)
 }
 
 // unmountOnSignal unmounts at a signal: a busy mount goes on being served, until a second signal detaches it.
