@@ -36,7 +36,7 @@ func TestWhatWasDoneBeforeACrashIsThereAfterIt(t *testing.T) {
 			ref := h.fsxWorld(t, dir, w.driver == "kernel")
 			seed := uint64(time.Now().UnixNano())
 			t.Logf("%s=%d", fsxSeedEnv, seed)
-			h.crash(t, w, ref, fsx.Config{Dir: dir, Seed: seed, Overlayfs: w.driver == "kernel", NoXattrs: h.uid != 0}, crashes)
+			h.crash(t, w, ref, h.fsxConfig(w, dir, seed), crashes)
 		})
 	}
 }

@@ -71,10 +71,18 @@ func TestRandomOperationsComeToTheSameAsInAPlainDirectory(t *testing.T) {
 			dir := h.mkdir(t)
 			ref := h.fsxWorld(t, dir, w.driver == "kernel")
 			for round := range uint64(fsxRounds) {
-				h.fsxRound(t, w, ref, fsx.Config{Dir: dir, Seed: seed + round<<32, Ops: ops / fsxRounds, CheckEvery: check, Overlayfs: w.driver == "kernel", NoXattrs: h.uid != 0})
+				c := h.fsxConfig(w, dir, seed+round<<32)
+				c.Ops, c.CheckEvery = ops/fsxRounds, check
+				h.fsxRound(t, w, ref, c)
 			}
 		})
 	}
+}
+
+// fsxConfig is what a test of a kind of mount knows of it.
+func (h *host) fsxConfig(w writable, dir string, seed uint64) fsx.Config {
+	root, ours := h.uid == 0, w.driver == "fuse"
+	return fsx.Config{Dir: dir, Seed: seed, Overlayfs: !ours, NoXattrs: !root, Passthrough: ours && root, Mapped: ours && !root}
 }
 
 // fsxRound mounts an image with its upper, tests it, and unmounts it.

@@ -33,8 +33,12 @@ type Config struct {
 	// CheckEvery is after how many operations all that is there is compared; 0 is some thousands.
 	CheckEvery int
 	// Overlayfs knows how the kernel's overlayfs differs from a plain file system: a file that is open for reading when it is
-	// copied up stays what it was, and the inode number of what is copied up is another one when the kernel has forgotten it.
+	// copied up stays what it was, and the inode number of what is copied up is another one when the kernel has forgotten it; then
+	// names of one file may be two to it, so that a write by one name doesn't take the set-ID bits that the other one got.
 	Overlayfs bool
+	// Passthrough knows that set-ID bits which a file gets while it is open may go before they have to, and Mapped that they go
+	// when the file is written through a mapping.
+	Passthrough, Mapped bool
 	// NoXattrs knows that links and special files can't have attributes, and so have other inode numbers in the next mount.
 	NoXattrs bool
 }
@@ -158,6 +162,11 @@ func start(c Config) (*run, error) {
 	}
 	if err := r.load(); err != nil {
 		return nil, err
+	}
+	if r.noSetID = c.Overlayfs; r.noSetID {
+		if err := r.dropSetID(); err != nil {
+			return nil, err
+		}
 	}
 	return r, r.check()
 }

@@ -30,6 +30,9 @@ func onFile(f func(r *run, h int) plan) func(*run) plan {
 // openFile opens a file, and leaves it open.
 func (r *run) openFile() plan {
 	path, mode := r.path(), r.mode()
+	if r.Passthrough {
+		mode &= 0o1777
+	}
 	flags := pick(r, unix.O_RDONLY, unix.O_RDWR, unix.O_RDWR, unix.O_RDWR, unix.O_WRONLY) |
 		pick(r, 0, 0, unix.O_APPEND, unix.O_TRUNC, unix.O_CREAT, unix.O_CREAT|unix.O_EXCL, unix.O_NOFOLLOW)
 	if flags&unix.O_ACCMODE == unix.O_RDONLY {
@@ -44,6 +47,9 @@ func (r *run) openFile() plan {
 // openTmp opens a file without a name.
 func (r *run) openTmp() plan {
 	path, mode := r.path(), r.mode()
+	if r.Passthrough {
+		mode &= 0o1777
+	}
 	return r.opening(fmt.Sprintf("tmpfile in %.80q", path), func(s *side) (int, error) {
 		return s.opened(path, unix.O_TMPFILE|unix.O_RDWR, mode&0o7777)
 	})
@@ -117,6 +123,9 @@ func (r *run) fsync(h int) plan {
 
 func (r *run) fchmod(h int) plan {
 	mode := r.mode()
+	if r.Passthrough {
+		mode &= 0o1777
+	}
 	return plan{says: fmt.Sprintf("chmod %o", mode), do: func(s *side) outcome { return result(unix.Fchmod(s.handles[h], mode)) }}
 }
 
@@ -142,6 +151,10 @@ func (r *run) fxattr(h int) plan {
 func (r *run) mmapWrite(h int) plan {
 	off, data := r.rng.IntN(20000), r.data()
 	return plan{says: fmt.Sprintf("write %d at %d through a mapping", len(data), off), do: func(s *side) outcome {
+		var st unix.Stat_t
+		if err := unix.Fstat(s.handles[h], &st); err != nil || r.Mapped && setID(st.Mode) {
+			return result(err)
+		}
 		return mapped(s.handles[h], off, data, len(data))
 	}}
 }

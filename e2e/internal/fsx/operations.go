@@ -2,6 +2,7 @@ package fsx
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -122,6 +123,21 @@ func (r *run) isOriginal(path string) bool {
 	return r.originals[e.identity()]
 }
 
+// isOpen tells whether a path is of a file that is open.
+func (r *run) isOpen(path string) bool {
+	model := r.sides[1]
+	dir, name, err := model.parent(path)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(dir)
+	var st, of unix.Stat_t
+	if unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		return false
+	}
+	return slices.ContainsFunc(model.handles[:], func(fd int) bool { return fd >= 0 && unix.Fstat(fd, &of) == nil && of.Ino == st.Ino })
+}
+
 func (r *run) truncate() plan {
 	path, size := r.path(), r.offset()
 	return plan{says: fmt.Sprintf("truncate %.80q to %d", path, size), do: func(s *side) outcome {
@@ -143,6 +159,9 @@ func (r *run) stat() plan {
 
 func (r *run) chmod() plan {
 	path, mode := r.path(), r.mode()
+	if r.Passthrough && r.isOpen(path) {
+		mode &= 0o1777
+	}
 	return plan{says: fmt.Sprintf("chmod %.80q %o", path, mode), do: func(s *side) outcome {
 		return s.noLink(path, func(dir int, name string) outcome { return result(unix.Fchmodat(dir, name, mode, 0)) })
 	}}

@@ -161,8 +161,8 @@ const recently = 1_600_000_000
 // described is what stat has to tell of both sides alike. When a file was written to is not the same time in both.
 func described(st *unix.Statx_t) string {
 	kind, mode := st.Mode&unix.S_IFMT, st.Mode
-	if kind == unix.S_IFREG && mode&unix.S_IXGRP == 0 {
-		mode &^= unix.S_ISGID // which means nothing then; when it goes depends on the file system
+	if kind == unix.S_IFREG && !setID(uint32(mode)&^unix.S_ISUID) {
+		mode &^= unix.S_ISGID // when it goes depends on the file system
 	}
 	s := fmt.Sprintf("%o %d:%d", mode, st.Uid, st.Gid)
 	if kind != unix.S_IFDIR {
@@ -175,6 +175,12 @@ func described(st *unix.Statx_t) string {
 		s += fmt.Sprintf(" mtime %d.%09d", st.Mtime.Sec, st.Mtime.Nsec)
 	}
 	return s
+}
+
+// setID tells whether a file's mode has a set-ID bit; the one for the group is none without the permission to execute.
+func setID(mode uint32) bool {
+	const group = unix.S_ISGID | unix.S_IXGRP
+	return mode&unix.S_ISUID != 0 || mode&group == group
 }
 
 func (r *run) xattrs(e *entry) (string, error) {
