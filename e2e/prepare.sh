@@ -5,10 +5,10 @@
 # nothing. With "bench", installs what the benchmarks need besides: more peers.
 set -eu
 
-packages="docker-registry skopeo umoci buildah containerd docker.io podman mmdebstrap fuse3 attr libcap2-bin gcc libc6-dev pigz zstd python3-minimal mount mandoc systemd"
+packages="docker-registry skopeo umoci buildah containerd docker.io podman mmdebstrap fuse3 attr libcap2-bin gcc libc6-dev pigz zstd python3-minimal mount mandoc systemd fuse-overlayfs"
 case "${1-}" in
 "") ;;
-bench) packages="$packages libdeflate-tools isal fuse-overlayfs" ;;
+bench) packages="$packages libdeflate-tools isal" ;;
 *) echo "usage: $0 [bench]" >&2; exit 3 ;;
 esac
 

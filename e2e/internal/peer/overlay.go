@@ -31,9 +31,13 @@ func MountOverlay(layers []string, dir string) (unmount func() error, err error)
 
 // MountFuseOverlay mounts unpacked layers with fuse-overlayfs, and tells in which process. unmount waits for its end.
 func MountFuseOverlay(ctx context.Context, layers []string, dir string) (unmount func() error, pid int, err error) {
-	cmd := exec.Command("fuse-overlayfs", "-f", "-o", lowers(layers), dir)
+	return mountFuseOverlay(ctx, lowers(layers), dir)
+}
+
+func mountFuseOverlay(ctx context.Context, options, dir string) (unmount func() error, pid int, err error) {
+	cmd := exec.Command("fuse-overlayfs", "-f", "-o", options, dir)
 	if errors.Is(cmd.Err, exec.ErrNotFound) {
-		return nil, 0, errors.New("fuse-overlayfs is missing: e2e/prepare.sh bench installs it")
+		return nil, 0, errors.New("fuse-overlayfs is missing: e2e/prepare.sh installs it")
 	}
 	if err := cmd.Start(); err != nil {
 		return nil, 0, err
@@ -49,4 +53,25 @@ func MountFuseOverlay(ctx context.Context, layers []string, dir string) (unmount
 		time.Sleep(10 * time.Millisecond)
 	}
 	return func() error { return errors.Join(syscall.Unmount(dir, 0), cmd.Wait()) }, cmd.Process.Pid, nil
+}
+
+// An Upper is the writable directory of an overlay over one that is unpacked.
+type Upper struct{ Lower, Upper, Work string }
+
+func (u Upper) options() string {
+	return fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", u.Lower, u.Upper, u.Work)
+}
+
+// MountUpper mounts the kernel's overlayfs, writable.
+func MountUpper(u Upper, dir string) (unmount func() error, err error) {
+	if err := syscall.Mount("overlay", dir, "overlay", syscall.MS_NOSUID|syscall.MS_NODEV, u.options()+",redirect_dir=nofollow,index=off,metacopy=off"); err != nil {
+		return nil, fmt.Errorf("mount an overlay on %s: %w", dir, err)
+	}
+	return func() error { return syscall.Unmount(dir, 0) }, nil
+}
+
+// MountFuseUpper mounts fuse-overlayfs, writable, for all users. unmount waits for its end.
+func MountFuseUpper(ctx context.Context, u Upper, dir string) (unmount func() error, err error) {
+	unmount, _, err = mountFuseOverlay(ctx, u.options()+",allow_other", dir)
+	return unmount, err
 }
