@@ -99,10 +99,13 @@ func TestAnUpperIsTheSameTreeToAllThatWriteSuch(t *testing.T) {
 	}
 }
 
-// removeMarkers removes what fuse-overlayfs puts into opaque directories besides the attribute: files, to all others.
+// removeMarkers removes what fuse-overlayfs writes for itself: files in opaque directories, besides the attribute, and where
+// copies come from.
 func removeMarkers(t *testing.T, upper string) {
 	t.Helper()
-	if _, err := peer.RunCmd(exec.Command("find", upper, "-name", ".wh..*", "-delete")); err != nil {
+	const script = `find "$0" -name ".wh..*" -delete
+		find "$0" -type f | while read -r f; do setfattr -x user.fuseoverlayfs.origin "$f" 2>/dev/null || true; done`
+	if _, err := peer.RunCmd(exec.Command("sh", "-ec", script, upper)); err != nil {
 		t.Fatal(err)
 	}
 }
