@@ -33,6 +33,7 @@ var mayImport = map[string][]string{
 	"imgfs/e2e/internal/fsx":        {},
 	"imgfs/e2e/internal/images":     {"imgfs/e2e/internal/peer"},
 	"imgfs/e2e/internal/peer":       {},
+	"imgfs/e2e/internal/scenario":   {},
 	"imgfs/e2e/internal/treediff":   {},
 }
 

@@ -158,13 +158,13 @@ var otherOptions = map[string]string{
 // optionFlag is the flag of imgfs mount for a mount option; "" for one that is passed over.
 func optionFlag(mount *cobra.Command, option string) (string, error) {
 	name, value, hasValue := strings.Cut(option, "=")
-	if flag, ok := otherOptions[name]; ok {
-		return flag, nil
+	flag := mount.Flag(strings.ReplaceAll(name, "_", "-"))
+	if other, ok := otherOptions[name]; ok && (flag == nil || !hasValue) { // sync is for others, sync=always for us
+		return other, nil
 	}
 	if strings.HasPrefix(strings.ToLower(name), "x-") {
 		return "", nil
 	}
-	flag := mount.Flag(strings.ReplaceAll(name, "_", "-"))
 	switch {
 	case flag == nil || flag.Name == "help" || flag.Name == "foreground": // mount(8) waits for us
 		return "", errUnknownOption
