@@ -74,46 +74,54 @@ func (c *Cache) collect(stop <-chan struct{}, patience time.Duration, wanted fun
 	return done, err
 }
 
-// takeAway takes away so many bytes, if there are as many.
-func (c *Cache) takeAway(stop <-chan struct{}, over int64) (Collection, error) {
-	if over <= 0 {
-		return Collection{}, nil
+// takeAway takes away so many bytes, if there are as many. What a part takes is
+// known roughly, and what its going frees exactly, so it goes by turns.
+func (c *Cache) takeAway(stop <-chan struct{}, wanted int64) (done Collection, err error) {
+	if wanted <= 0 {
+		return done, nil
 	}
 	parts, err := c.parts(stop)
-	if err != nil {
-		return Collection{}, err
-	}
 	slices.SortFunc(parts, func(a, b part) int {
 		return cmp.Or(cmp.Compare(b.kind, a.kind), cmp.Compare(a.used, b.used), cmp.Compare(a.digest, b.digest), cmp.Compare(a.lo, b.lo))
 	})
-	var done Collection
-	blobs := map[digest.Digest]bool{}
-	for done.Freed < over && len(parts) > 0 {
-		n, sum := 0, int64(0)
-		for ; n < len(parts) && parts[n].kind == parts[0].kind && done.Freed+sum < over; n++ {
-			sum += parts[n].disk
-		}
-		for d, of := range byDigest(parts[:n]) {
-			if err := stopped(stop); err != nil {
-				return done, err
-			}
-			freed, err := c.dropParts(d, of)
-			if err != nil {
-				return done, err
-			}
-			done.Freed += freed
-			switch {
-			case freed == 0:
-			case of[0].kind == Indexes:
-				done.Indexes++
-			default:
-				blobs[d] = true
-			}
-		}
+	touched := map[digest.Digest]bool{}
+	for err == nil && done.Freed < wanted && len(parts) > 0 {
+		n := enough(parts, wanted-done.Freed)
+		err = c.dropAll(stop, parts[:n], &done, touched)
 		parts = parts[n:]
 	}
-	done.Blobs = len(blobs)
-	return done, nil
+	done.Blobs = len(touched)
+	return done, err
+}
+
+// enough returns how many of the first parts, which are of one kind, take so many
+// bytes.
+func enough(parts []part, wanted int64) (n int) {
+	for ; n < len(parts) && parts[n].kind == parts[0].kind && wanted > 0; n++ {
+		wanted -= parts[n].disk
+	}
+	return n
+}
+
+// dropAll drops parts of one kind, and notes the blobs that lost something.
+func (c *Cache) dropAll(stop <-chan struct{}, parts []part, done *Collection, touched map[digest.Digest]bool) error {
+	for d, of := range byDigest(parts) {
+		if err := stopped(stop); err != nil {
+			return err
+		}
+		freed, err := c.dropParts(d, of)
+		done.Freed += freed
+		switch {
+		case err != nil:
+			return err
+		case freed == 0:
+		case of[0].kind == Indexes:
+			done.Indexes++
+		default:
+			touched[d] = true
+		}
+	}
+	return nil
 }
 
 func byDigest(parts []part) map[digest.Digest][]part {
@@ -137,22 +145,20 @@ func stopped(stop <-chan struct{}) error {
 // bytes that frees.
 func (c *Cache) dropParts(d digest.Digest, parts []part) (freed int64, err error) {
 	if parts[0].kind == Indexes {
-		return c.dropIndex(d)
+		freed, err = c.dropIndex(d)
+	} else {
+		freed, err = c.dropOfBlob(d, parts)
 	}
-	freed, err = c.dropOfBlob(d, parts)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errBusy) {
-		return 0, nil
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
 	}
-	return freed, err
+	return freed, ignoreBusy(err)
 }
 
 // dropIndex removes the index and the frames of a layer, unless it is just
 // being indexed.
 func (c *Cache) dropIndex(layer digest.Digest) (freed int64, err error) {
 	unlock, err := c.lockLayer(nil, 0, layer)
-	if errors.Is(err, errBusy) {
-		return 0, nil
-	}
 	if err != nil {
 		return 0, err
 	}
@@ -163,19 +169,16 @@ func (c *Cache) dropIndex(layer digest.Digest) (freed int64, err error) {
 			return freed, err
 		}
 		info, err := c.root.Lstat(name)
-		var removed bool
-		if err == nil {
-			removed, err = c.removeUnused(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
 		}
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-		case err != nil:
+		if err != nil {
 			return freed, err
-		case !removed:
-			return freed, nil
-		default:
-			freed += diskSize(info)
 		}
+		if removed, err := c.removeUnused(name); !removed {
+			return freed, err
+		}
+		freed += diskSize(info)
 	}
 	return freed, nil
 }
@@ -187,35 +190,31 @@ func (c *Cache) dropOfBlob(d digest.Digest, parts []part) (freed int64, err erro
 	if err != nil {
 		return 0, err
 	}
-	f, err := c.root.OpenFile(name, os.O_RDWR, 0)
+	f, err := c.openUnused(name)
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
-	if free, err := tryLock(f, unix.F_WRLCK, useByte, 1); !free || err != nil {
-		return 0, err
-	}
-	if ok, err := linked(f); !ok || err != nil {
-		return 0, err
-	}
 	before, err := f.Stat()
 	if err != nil {
 		return 0, err
 	}
 	file := &blobFile{f: f, writable: true, patience: collectPatience, cache: c}
-	err = file.drop(parts)
-	switch {
-	case errors.Is(err, errBusy):
-		return 0, err
-	case err == nil && len(file.present) > 0:
+	why := file.drop(parts)
+	if errors.Is(why, errBusy) {
+		return 0, why
+	}
+	c.log.Debug("dropped from the cache", "blob", d, "parts", len(parts), "why", why)
+	if why == nil && len(file.present) > 0 {
 		after, err := f.Stat()
-		c.log.Debug("dropped from the cache", "blob", d, "parts", len(parts), "err", err)
-		return diskSize(before) - diskSize(after), err
+		if err != nil {
+			return 0, err
+		}
+		return diskSize(before) - diskSize(after), nil
 	}
-	if err := c.root.Remove(name); err != nil {
+	if removed, err := c.removeLooked(Blobs, d, f); !removed {
 		return 0, err
 	}
-	c.log.Debug("dropped from the cache", "blob", d, "why", err)
 	return diskSize(before), nil
 }
 

@@ -175,21 +175,39 @@ func (c *Cache) sweep() error {
 // removeUnused removes a file unless somebody has it locked, and reports
 // whether it did.
 func (c *Cache) removeUnused(name string) (bool, error) {
-	f, err := c.root.OpenFile(name, os.O_RDWR, 0)
+	f, err := c.openUnused(name)
 	if err != nil {
-		return false, err
+		return false, ignoreBusy(err)
 	}
 	defer f.Close()
-	free, err := tryLock(f, unix.F_WRLCK, useByte, 1)
-	if !free || err != nil {
-		return false, err
-	}
-	ok, err := linked(f)
-	if err != nil {
-		return false, err
-	}
-	if !ok {
-		return false, fs.ErrNotExist // another was faster; the name may have a new file by now
-	}
 	return true, c.root.Remove(name)
+}
+
+// openUnused opens a file that nobody has locked (errBusy), and locks it.
+func (c *Cache) openUnused(name string) (*os.File, error) {
+	f, err := c.root.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	free, err := tryLock(f, unix.F_WRLCK, useByte, 1)
+	if err == nil && !free {
+		err = errBusy
+	}
+	if err == nil {
+		var ok bool
+		if ok, err = linked(f); err == nil && !ok {
+			err = fs.ErrNotExist // another was faster; the name may have a new file by now
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+func ignoreBusy(err error) error {
+	if errors.Is(err, errBusy) {
+		return nil
+	}
+	return err
 }
