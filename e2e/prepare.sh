@@ -8,7 +8,7 @@ set -eu
 packages="docker-registry skopeo umoci buildah containerd docker.io podman mmdebstrap fuse3 attr libcap2-bin gcc libc6-dev pigz zstd python3-minimal mount mandoc systemd fuse-overlayfs"
 case "${1-}" in
 "") ;;
-bench) packages="$packages libdeflate-tools isal" ;;
+bench) packages="$packages libdeflate-tools isal git sqlite3" ;;
 *) echo "usage: $0 [bench]" >&2; exit 3 ;;
 esac
 

@@ -156,6 +156,8 @@ type mountState struct {
 	PID        int
 	Alive      bool
 	Log        string
+	Upper      *struct{ Dir, Driver string }
+	UpperBytes int64 `json:"upper_bytes"`
 	Stats      *struct {
 		BytesFetched  int64 `json:"bytes_fetched"`
 		Requests      int64

@@ -86,7 +86,9 @@ func TestADistributionIsUsedInAMount(t *testing.T) {
 	root := newHost(t)
 	before := get(t, func() (treediff.Tree, error) { return treediff.Scan(root.mount(t, ref)) })
 	debs := packageArchive(t, root.ok(t, "cat", ref+":/var/lib/dpkg/status"))
-	kinds := append(slices.Clone(writables), writable{"user", "fuse", func(t testing.TB) *host { return newUserHost(t.(*testing.T), fuseForAll) }})
+	kinds := append(slices.Clone(writables), writable{"user", "fuse", func(t testing.TB) *host {
+		return newUserHost(t.(*testing.T), fuseForAll+"mknod -m 666 /dev/urandom c 1 9\n")
+	}})
 	for _, w := range kinds {
 		t.Run(w.name, func(t *testing.T) {
 			h := w.newHost(t)

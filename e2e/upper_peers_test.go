@@ -12,31 +12,32 @@ import (
 
 // A driver mounts an upper over an image, or over what the image was made of.
 type driver struct {
-	name  string
-	mount func(t *testing.T, h *host, u peer.Upper, ref, mnt string) (unmount func())
+	name   string
+	metric string // its name in results of benchmarks
+	mount  func(t testing.TB, h *host, u peer.Upper, ref, mnt string) (unmount func())
 }
 
 // drivers are all who write uppers in this format as root.
 var drivers = []driver{
-	{"imgfs fuse", imgfsDriver("fuse")},
-	{"imgfs kernel", imgfsDriver("kernel")},
-	{"overlayfs", func(t *testing.T, _ *host, u peer.Upper, _, mnt string) func() {
+	{"imgfs fuse", "imgfs", imgfsDriver("fuse")},
+	{"imgfs kernel", "imgfs-kernel", imgfsDriver("kernel")},
+	{"overlayfs", "overlayfs", func(t testing.TB, _ *host, u peer.Upper, _, mnt string) func() {
 		return unmounting(t)(peer.MountUpper(u, mnt))
 	}},
-	{"fuse-overlayfs", func(t *testing.T, _ *host, u peer.Upper, _, mnt string) func() {
+	{"fuse-overlayfs", "fuse-overlayfs", func(t testing.TB, _ *host, u peer.Upper, _, mnt string) func() {
 		return unmounting(t)(peer.MountFuseUpper(timeLimit(t), u, mnt))
 	}},
 }
 
-func imgfsDriver(name string) func(*testing.T, *host, peer.Upper, string, string) func() {
-	return func(t *testing.T, h *host, u peer.Upper, ref, mnt string) func() {
+func imgfsDriver(name string) func(testing.TB, *host, peer.Upper, string, string) func() {
+	return func(t testing.TB, h *host, u peer.Upper, ref, mnt string) func() {
 		h.ok(t, "mount", "--upper", u.Upper, "--work", u.Work, "--upper-driver", name, ref, mnt)
 		return func() { h.umount(t, mnt) }
 	}
 }
 
 // unmounting fails the test where a mount or its unmounting does.
-func unmounting(t *testing.T) func(func() error, error) func() {
+func unmounting(t testing.TB) func(func() error, error) func() {
 	return func(unmount func() error, err error) func() {
 		if err != nil {
 			t.Fatal(err)
@@ -65,7 +66,7 @@ func TestAnUpperIsTheSameTreeToAllThatWriteSuch(t *testing.T) {
 	lower := filepath.Join(base, "model")
 	for _, writer := range drivers {
 		t.Run(writer.name, func(t *testing.T) {
-			u := peer.Upper{Lower: lower, Upper: h.mkdir(t), Work: h.mkdir(t)}
+			u := peer.Upper{Layers: []string{lower}, Upper: h.mkdir(t), Work: h.mkdir(t)}
 			if err := os.Chmod(u.Upper, 0o755); err != nil {
 				t.Fatal(err)
 			}

@@ -12,7 +12,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 )
 
-// lowers are mount options for layers that are unpacked to a directory each, the lowest first. There must be two at least.
+// lowers are mount options for layers that are unpacked to a directory each, the lowest first. Without an upper there must be two at least.
 func lowers(layers []string) string {
 	option := "lowerdir="
 	for i := len(layers) - 1; i >= 0; i-- {
@@ -55,11 +55,14 @@ func mountFuseOverlay(ctx context.Context, options, dir string) (unmount func() 
 	return func() error { return errors.Join(syscall.Unmount(dir, 0), cmd.Wait()) }, cmd.Process.Pid, nil
 }
 
-// An Upper is the writable directory of an overlay over one that is unpacked.
-type Upper struct{ Lower, Upper, Work string }
+// An Upper is the writable directory of an overlay over layers that are unpacked to a directory each, the lowest first.
+type Upper struct {
+	Layers      []string
+	Upper, Work string
+}
 
 func (u Upper) options() string {
-	return fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", u.Lower, u.Upper, u.Work)
+	return fmt.Sprintf("%s,upperdir=%s,workdir=%s", lowers(u.Layers), u.Upper, u.Work)
 }
 
 // MountUpper mounts the kernel's overlayfs, writable.
