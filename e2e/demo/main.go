@@ -1,5 +1,6 @@
 // Command demo shows imgfs at work: it makes an image of the Go toolchain that is running it, serves it from a registry
-// on a loopback port, mounts it and runs the compiler in it, and tells how few of its bytes that took.
+// on a loopback port, mounts it and runs the compiler in it, tells how few of its bytes
+// that took, and writes in it.
 //
 //	go build -o bin/imgfs ./cmd/imgfs && go run ./e2e/demo bin/imgfs
 package main
@@ -96,7 +97,31 @@ func demo(program string) (err error) {
 	if err := s.report(); err != nil {
 		return err
 	}
+	if err := s.imgfsRun("umount", mnt); err != nil {
+		return err
+	}
+	if err := s.change(ref, mnt, filepath.Join(dir, "upper")); err != nil {
+		return err
+	}
 	return s.imgfsRun("umount", mnt)
+}
+
+// change writes in the image, mounted with an upper, and shows what that changes, and what not.
+func (s *stage) change(ref, mnt, upper string) error {
+	fmt.Println("\nMount it once more, to write in it; what changes is in a directory of its own:")
+	for _, c := range [][]string{
+		{s.imgfs, "mount", "--upper", upper, ref, mnt},
+		{"sh", "-c", "echo 'Written into the image.' >>" + mnt + "/etc/motd"},
+		{"rm", "-r", mnt + "/usr/local/go/misc"},
+		{s.imgfs, "diff", mnt},
+		{"cat", mnt + "/etc/motd"},
+		{s.imgfs, "cat", ref + ":/etc/motd"},
+	} {
+		if err := s.run(c...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // use reads in the mount, and runs a program from it: as root, chrooted there.
