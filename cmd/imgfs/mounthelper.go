@@ -54,7 +54,7 @@ func mountHelperCommand(mount func(line []string)) *cobra.Command {
 
 OPTIONS are the flags of imgfs mount without their dashes, such as platform=linux/arm64, cache-dir=/var/cache/imgfs, offline
 or tls-verify=false, with _ as good as - in their names. Mounts are nosuid and nodev: write suid=true and dev=true for others, as
-mount(8) keeps suid and dev to itself. It says rw by itself, which is passed over: mounts are read-only. So is what is for
+mount(8) keeps suid and dev to itself. It says rw by itself, which is passed over: with upper=DIR a mount is writable. So is what is for
 mount(8), systemd and others: x-*, _netdev, nofail, noauto, user, comment=… and the like. Anything else is an error, unless
 -s is given. A comma in a value is written as \,.
 
