@@ -61,7 +61,7 @@ check:
 # which is built of all the other packages. The first run makes the images of
 # e2e, which takes some minutes.
 unit:
-	$(GO) test -race -count=1 -timeout 20m ./...
+	$(GO) test -race -count=1 -timeout 45m ./...
 
 demo: build
 	$(GO) run ./e2e/demo bin/imgfs

@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -49,9 +48,10 @@ func runFsx(config string) (exitCode int) {
 // fsxRounds is how often a mount is unmounted and mounted again while it is tested.
 const fsxRounds = 5
 
-// TestRandomOperationsComeToTheSameAsInAPlainDirectory does what package fsx says, a quarter of a million operations for each kind of mount.
+// TestRandomOperationsComeToTheSameAsInAPlainDirectory does what package fsx says, for each kind of mount. Without the
+// environment it is the same each time, and short: IMGFS_FSX_OPS=250000 is the long test.
 func TestRandomOperationsComeToTheSameAsInAPlainDirectory(t *testing.T) {
-	seed, ops, check := uint64(time.Now().UnixNano()), 250_000, 0
+	seed, ops, check := uint64(1), 12_500, 0
 	for name, set := range map[string]func(string) error{
 		fsxSeedEnv:  func(s string) (err error) { seed, err = strconv.ParseUint(s, 10, 64); return err },
 		fsxOpsEnv:   func(s string) (err error) { ops, err = strconv.Atoi(s); return err },
