@@ -98,7 +98,7 @@ func TestPeersReadWhatIsSaved(t *testing.T) {
 	if err := peer.Copy(timeLimit(t), inLayout(docker), "docker://"+inRegistry(r, docker), "--format", "v2s2"); err != nil {
 		t.Fatal(err)
 	}
-	for _, im := range []images.Image{set.Python(), set.Zstd(), docker} {
+	for _, im := range []images.Image{set.PAXTar(), set.Shapes(), docker} {
 		t.Run(im.Name, func(t *testing.T) {
 			h, ctx, place := newHost(t), timeLimit(t), t.TempDir()
 			at := func(name string) string { return filepath.Join(place, name) }

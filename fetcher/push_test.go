@@ -226,13 +226,13 @@ func TestARegistryThatThinksIsWaitedFor(t *testing.T) {
 	f, _ := newFetcher(t, Options{})
 	b := bundleFrom(t, f, src.Host()+"/a:t", false)
 	dst.Push("a", "", testimage.Bundle{Blobs: map[digest.Digest][]byte{b.Configs[0].Digest: b.Configs[0].Content}})
-	f.stall = 500 * time.Millisecond
+	f.stall = 2 * time.Second // a loaded machine may be silent for less
 	dst.Inject(testimage.Fault{On: testimage.UploadBodies, Kind: testimage.Stall, After: 1 << 30, Times: 1})
 	go func() {
 		for dst.Hits(testimage.Stall) == 0 {
 			time.Sleep(10 * time.Millisecond)
 		}
-		time.Sleep(4 * f.stall)
+		time.Sleep(f.stall + f.stall/2)
 		dst.Heal()
 	}()
 	if _, err := f.Push(t.Context(), parse(t, dst.Host()+"/a:t"), b); err != nil {
