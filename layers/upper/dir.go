@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/moby/sys/mountinfo"
 	"github.com/opencontainers/go-digest"
@@ -211,13 +212,24 @@ func ancestors(dir int) (map[place]bool, error) {
 	return seen, err
 }
 
+// A server that was killed has its locks until the kernel is done with it: lockPatience is how long it is waited for.
+const (
+	lockPatience = 3 * time.Second
+	lockPause    = 20 * time.Millisecond
+)
+
 // lock keeps other mounts away from both directories, for as long as they are open.
 func (d *Dir) lock() error {
 	for _, l := range []struct {
 		fd   int
 		path string
 	}{{d.Upper, d.Path}, {d.workTop, d.WorkPath}} {
-		switch err := unix.Flock(l.fd, unix.LOCK_EX|unix.LOCK_NB); {
+		err := unix.Flock(l.fd, unix.LOCK_EX|unix.LOCK_NB)
+		for end := time.Now().Add(lockPatience); err == unix.EWOULDBLOCK && time.Now().Before(end); {
+			time.Sleep(lockPause)
+			err = unix.Flock(l.fd, unix.LOCK_EX|unix.LOCK_NB)
+		}
+		switch {
 		case errors.Is(err, unix.EWOULDBLOCK):
 			return &Error{Dir: l.path, Problem: "another mount uses it", Fix: "imgfs ps lists the mounts", Err: unix.EBUSY}
 		case err != nil:
