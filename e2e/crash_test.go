@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -22,12 +23,23 @@ import (
 // crashesEnv, beside fsxEnv, is how often the server will be killed.
 const crashesEnv = "IMGFS_E2E_CRASHES"
 
-// TestWhatWasDoneBeforeACrashIsThereAfterIt kills servers in the middle of random operations, 500 times in all those of our own.
+// killsEnv is how often TestWhatWasDoneBeforeACrashIsThereAfterIt kills each server of our own.
+const killsEnv = "IMGFS_CRASH_KILLS"
+
+// TestWhatWasDoneBeforeACrashIsThereAfterIt kills servers in the middle of random operations: those of our own 50 times each, which takes
+// seconds, or as often as killsEnv says.
 func TestWhatWasDoneBeforeACrashIsThereAfterIt(t *testing.T) {
+	kills := 50
+	if s := os.Getenv(killsEnv); s != "" {
+		var err error
+		if kills, err = strconv.Atoi(s); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, w := range writables {
-		crashes := 250
+		crashes := kills
 		if w.driver == "kernel" {
-			crashes = 20
+			crashes = min(kills, 20)
 		}
 		t.Run(w.name, func(t *testing.T) {
 			t.Parallel()
