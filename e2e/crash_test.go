@@ -26,10 +26,10 @@ const crashesEnv = "IMGFS_E2E_CRASHES"
 // killsEnv is how often TestWhatWasDoneBeforeACrashIsThereAfterIt kills each server of our own.
 const killsEnv = "IMGFS_CRASH_KILLS"
 
-// TestWhatWasDoneBeforeACrashIsThereAfterIt kills servers in the middle of random operations: those of our own 50 times each, which takes
+// TestWhatWasDoneBeforeACrashIsThereAfterIt kills servers in the middle of random operations: those of our own 20 times each, which takes
 // seconds, or as often as killsEnv says.
 func TestWhatWasDoneBeforeACrashIsThereAfterIt(t *testing.T) {
-	kills := 50
+	kills := 20
 	if s := os.Getenv(killsEnv); s != "" {
 		var err error
 		if kills, err = strconv.Atoi(s); err != nil {

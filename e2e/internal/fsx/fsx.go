@@ -114,6 +114,7 @@ type run struct {
 	open      [maxHandles]string    // how each handle was opened, "" where there is none
 	does      []operation
 	noSetID   bool // files get no set-ID bits
+	noTimes   bool // times of directories are not compared
 	pending   plan // that a crash came in the way of
 	log       []string
 }

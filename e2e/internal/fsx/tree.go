@@ -131,7 +131,11 @@ func (r *run) check() error {
 // describe is all that has to be the same about a name.
 func (r *run) describe(e *entry) (string, error) {
 	var b strings.Builder
-	b.WriteString(described(&e.st))
+	st := e.st
+	if r.noTimes && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		st.Mtime.Sec = recently
+	}
+	b.WriteString(described(&st))
 	xattrs, err := r.xattrs(e)
 	if err != nil {
 		return "", err
